@@ -7,6 +7,7 @@ the kernel's, the same on every C library, and new calls need no new glibc.
 from __future__ import annotations
 
 import ctypes
+import errno
 
 from anchorhold.kernel.errors import kernel_error
 from anchorhold.kernel.syscalls import name
@@ -56,5 +57,10 @@ def path_bytes(path: str | bytes, call: str) -> bytes:
     """``path`` as the kernel wants it. Raises KernelError (EINVAL) for a NUL: the kernel would stop there."""
     raw = path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
     if b"\0" in raw:
-        raise kernel_error(22, call, repr(path), "A path must not contain a NUL byte")
+        raise kernel_error(errno.EINVAL, call, repr(path), "A path must not contain a NUL byte")
     return raw
+
+
+def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
+    """Memory of ``size`` zero bytes for the kernel to write into; its ``raw`` is what it wrote."""
+    return ctypes.create_string_buffer(size)

@@ -14,7 +14,7 @@ import os
 import struct
 
 from anchorhold.kernel import libc
-from anchorhold.kernel.errors import from_oserror, kernel_error
+from anchorhold.kernel.errors import KernelError, from_oserror, kernel_error
 from anchorhold.kernel.syscalls import NR, name
 
 SECCOMP_SET_MODE_STRICT = 0
@@ -63,13 +63,18 @@ RESP_SIZE = _RESP.size
 DATA_SIZE = 64
 
 _ZERO = bytes(NOTIF_SIZE)
+_GONE = {
+    errno.ENOENT: "The calling thread died or was interrupted; nobody waits for this any more",
+    errno.EINPROGRESS: "It was answered already",
+    errno.EMFILE: "The caller has as many descriptors as its limit allows; answer it with EMFILE",
+}
 _SECCOMP = NR["seccomp"]
 
 _FILTER_HINTS = {
     errno.EBUSY: (
         "A process above this one has a seccomp listener already, and a tree may have only one. Under WSL2 "
-        "that is mirrored networking: set networkingMode=nat in .wslconfig. In a container, its runtime's seccomp "
-        "profile uses notification: choose another profile"
+        "that is mirrored networking: set networkingMode=nat in .wslconfig. In a container, its runtime's "
+        "seccomp profile uses notification: choose another profile"
     ),
     errno.EACCES: "Set no_new_privs first, or have CAP_SYS_ADMIN in the user namespace",
     errno.EINVAL: "The kernel refuses the filter or knows not all the flags; listeners need Linux 5.5",
@@ -143,6 +148,10 @@ def action_available(action: int) -> bool:
     return result == 0
 
 
+def _failure(error: OSError, call: str, subject: str) -> KernelError:
+    return from_oserror(error, call, subject, _GONE.get(error.errno or 0, ""))
+
+
 def new_buffer() -> bytearray:
     """A buffer for ``receive``: one per receiving thread, used again and again."""
     return bytearray(NOTIF_SIZE)
@@ -161,7 +170,7 @@ def receive(fd: int, buffer: bytearray) -> Notification:
         except InterruptedError:
             continue
         except OSError as error:
-            raise from_oserror(error, "SECCOMP_IOCTL_NOTIF_RECV", f"listener {fd}") from None
+            raise _failure(error, "SECCOMP_IOCTL_NOTIF_RECV", f"listener {fd}") from None
         id, pid, _, nr, arch, _, a, b, c, d, e, f = _NOTIF.unpack_from(buffer)
         return Notification(id, pid, nr, (a, b, c, d, e, f), arch)
 
@@ -173,7 +182,7 @@ def id_valid(fd: int, id: int) -> bool:
     except OSError as error:
         if error.errno == errno.ENOENT:
             return False
-        raise from_oserror(error, "SECCOMP_IOCTL_NOTIF_ID_VALID", f"listener {fd}") from None
+        raise _failure(error, "SECCOMP_IOCTL_NOTIF_ID_VALID", f"listener {fd}") from None
     return True
 
 
@@ -185,7 +194,7 @@ def respond(fd: int, id: int, value: int = 0, error: int = 0, flags: int = 0) ->
     try:
         fcntl.ioctl(fd, SECCOMP_IOCTL_NOTIF_SEND, _RESP.pack(id, value, -error, flags))
     except OSError as failure:
-        raise from_oserror(failure, "SECCOMP_IOCTL_NOTIF_SEND", f"listener {fd}, call {id:#x}") from None
+        raise _failure(failure, "SECCOMP_IOCTL_NOTIF_SEND", f"listener {fd}, call {id:#x}") from None
 
 
 def add_fd(
@@ -206,7 +215,7 @@ def add_fd(
     try:
         added: int = fcntl.ioctl(fd, SECCOMP_IOCTL_NOTIF_ADDFD, request, True)
     except OSError as error:
-        raise from_oserror(error, "SECCOMP_IOCTL_NOTIF_ADDFD", f"descriptor {srcfd}, call {id:#x}") from None
+        raise _failure(error, "SECCOMP_IOCTL_NOTIF_ADDFD", f"descriptor {srcfd}, call {id:#x}") from None
     return added
 
 
