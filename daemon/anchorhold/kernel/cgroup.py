@@ -248,7 +248,7 @@ class Cgroup:
         self._write("cgroup.freeze", "0")
 
     def events(self) -> dict[str, int]:
-        """Counters: ``populated``, ``frozen``; where held ``memory.*`` (``memory.oom_kill``), ``pids.max``."""
+        """Counters: ``populated``, ``frozen``, and where held ``memory.*`` and ``pids.max``."""
         events: dict[str, int] = {}
         for file, prefix in (("cgroup.events", ""), ("memory.events", "memory."), ("pids.events", "pids.")):
             try:
