@@ -33,7 +33,8 @@ _number = NR["memfd_create"]
 _call = prepare(ctypes.c_char_p, ctypes.c_uint)
 
 
-def _create(name: bytes, flags: int) -> int:
+def create(name: bytes, flags: int) -> int:
+    """The bare call: the descriptor or −errno."""
     fd = _call(_number, name, flags)
     return fd if fd >= 0 else -get_errno()
 
@@ -45,10 +46,10 @@ def memfd_create(name: str | bytes, flags: int = MFD_CLOEXEC) -> int:
     MFD_ALLOW_SEALING and a mode without x, which is not sealed; the latter was the rule and is left out.
     """
     raw = path_bytes(name, "memfd_create")
-    fd = _create(raw, flags)
+    fd = create(raw, flags)
     if fd == -errno.EINVAL and flags & (MFD_NOEXEC_SEAL | MFD_EXEC):
         older = flags & ~(MFD_NOEXEC_SEAL | MFD_EXEC) | (MFD_ALLOW_SEALING if flags & MFD_NOEXEC_SEAL else 0)
-        fd = _create(raw, older)
+        fd = create(raw, older)
         if fd >= 0 and flags & MFD_NOEXEC_SEAL:
             os.fchmod(fd, 0o666)
     if fd < 0:
