@@ -1,0 +1,138 @@
+"""File operations of the log, and the one place where their errors become words.
+
+Constraint: whatever fails, a reader finds either the old file or the whole new one. So every file but the
+tail is written under a temporary name and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from anchorhold.errors import AuditError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TMP = ".tmp-"
+"""Prefix of temporary names. A crash can leave one; readers and the verifier pass over it."""
+
+_HINTS = {
+    errno.ENOSPC: "Free some space there, or choose another place with --state-dir.",
+    errno.EDQUOT: "The disk quota is used up: free some space there, or choose another --state-dir.",
+    errno.EFBIG: "A file-size limit (ulimit -f) stops the log from growing: raise it.",
+    errno.EROFS: "That file system is read-only: remount it, or choose another place with --state-dir.",
+    errno.EACCES: "This user may not use it: check owner and mode, or choose another --state-dir.",
+    errno.EPERM: "This user may not use it: check owner, mode and attributes, or choose another --state-dir.",
+    errno.EIO: "The disk reported an error: check the system's journal before trusting this disk again.",
+    errno.EMFILE: "Too many files are open in this process: raise ulimit -n.",
+    errno.ENFILE: "Too many files are open on this machine.",
+    errno.ENOTDIR: "A folder is needed where a file is: move it, or choose another --state-dir.",
+    errno.ELOOP: "A symbolic link stands where the log keeps its own file: remove it.",
+    errno.ENOLCK: "The file system has no locks left or none at all: choose a local --state-dir.",
+}
+
+
+def audit_error(error: OSError, doing: str, path: str) -> AuditError:
+    """What failed, on what file and why; the hint says what to do."""
+    reason = error.strerror or str(error)
+    hint = _HINTS.get(error.errno or 0, "Check that folder, or choose another place with --state-dir.")
+    name = errno.errorcode.get(error.errno or 0, "")
+    detail = f"{name} on {error.filename or path}" if name else ""
+    return AuditError(f"the audit log cannot {doing}: {path}: {reason}", hint=hint, detail=detail)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything or raise: a short write is followed by the error that caused it."""
+    view = memoryview(data)
+    while view:
+        written = os.write(fd, view)
+        if written == 0:  # POSIX allows it; looping on it would never end
+            raise OSError(errno.EIO, "nothing was written")
+        view = view[written:]
+
+
+def fsync_path(path: str, *, directory: bool = False) -> None:
+    """fsync a file or a folder by name."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if directory else 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path`` at once: temporary file, write, rename; ``sync`` fsyncs file and folder."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TMP}{name}-{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(temporary, flags, mode)
+    except FileNotFoundError:
+        make_folders(folder, sync=sync)
+        fd = os.open(temporary, flags, mode)
+    try:
+        try:
+            write_all(fd, data)
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError:
+        remove_quietly((temporary,))
+        raise
+    if sync:
+        fsync_path(folder, directory=True)
+
+
+def make_folders(path: str, *, sync: bool = False) -> None:
+    """``mkdir -p`` with mode 0700; ``sync`` makes each new name durable."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent and parent != path:
+        make_folders(parent, sync=sync)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
+    else:
+        if sync and parent:
+            fsync_path(parent, directory=True)
+
+
+def read_file(path: str) -> bytes | None:
+    """The whole file; None where there is none."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        return read_fd(fd, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+
+
+def read_fd(fd: int, size: int, offset: int = 0) -> bytes:
+    """Up to ``size`` bytes from ``offset``; fewer only where the file ends."""
+    parts = []
+    while size > 0:
+        part = os.pread(fd, size, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def remove_quietly(paths: Sequence[str]) -> None:
+    """Unlink what can be; for leftovers whose presence harms nobody."""
+    for path in paths:
+        try:
+            os.unlink(path)
+        except OSError:
+            continue
