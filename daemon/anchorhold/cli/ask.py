@@ -1,0 +1,120 @@
+"""``anchorhold ask``: one question, one cell, one answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anchorhold.cli.cell import Cell, writing
+from anchorhold.cli.inputs import read_material, read_question
+from anchorhold.cli.options import Choices, shared_options
+from anchorhold.cli.output import STDOUT, Answer, Notes, write_all
+from anchorhold.cli.signals import Guard, interruptions
+from anchorhold.cli.state import state_dir
+from anchorhold.cli.summary import as_json, from_line, seen_line
+from anchorhold.cli.terminal import count
+from anchorhold.errors import WorkerError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+EPILOG = """\
+The answer goes to standard output as it is generated; all else goes to standard error: progress,
+files that could not be read, and at the end the names of the files whose text was in the prompt and one line
+on what the model was shown and refused. On a terminal that is the end of the answer; in a pipe
+the answer stays clean.
+
+On a terminal, control and escape sequences in the answer are shown instead of obeyed. A pipe or file gets the
+model's text unchanged, --json has it as a string; there is no option to send it raw to a terminal.
+
+With a QUESTION, standard input is material to show the model, if it is a pipe or a regular file. A pipe that
+sends nothing for 2 seconds is left alone (a note says so); --file - waits for it. Without a QUESTION,
+standard input is the question.
+
+--json prints one object when the answer is complete: v, answer, reason, session, model, policy, usage,
+files, documents, shown, refused, layers. After an error there is none.
+"""
+
+
+@click.command(epilog=EPILOG)
+@shared_options
+@click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of the text.")
+@click.argument("question", required=False)
+@click.pass_context
+def ask(ctx: click.Context, /, question: str | None, as_object: bool, **values: Any) -> None:
+    """Ask a sealed model one question about your files.
+
+    \b
+    anchorhold ask --data ~/notes "Which notes mention the harbour?"
+    anchorhold ask --file ~/taxes/2025.pdf "What did I pay for the roof?"
+    git diff | anchorhold ask "What does this change?"
+    """
+    started = time.monotonic()
+    choices = Choices(**values)
+    run(choices, question, as_object, state_dir(ctx), started)
+
+
+def run(choices: Choices, question: str | None, as_object: bool, state: Path, started: float) -> None:
+    """Answer, and raise what ended it early. The cell is closed when this returns, whichever way."""
+    notes = Notes()
+    with Guard() as guard, interruptions(guard):
+        policy = choices.policy()
+        if question is None:
+            question = read_question(notes.line)
+        cell = Cell(policy, state, choices.named_files(), guard, notes)
+        outcome = "failed"
+        try:
+            try:
+                cell.start()
+                guard.watch_output()
+                material = read_material(notes.line, asked=choices.stdin_asked, started=started)
+                request = choices.request(question, material=material)
+                cell.ask(request, None if as_object else Answer())
+                outcome = "done"
+            finally:
+                guard.closing()
+        finally:
+            try:
+                cell.close("interrupted" if guard.stopped else outcome)
+            finally:
+                say_what_was_seen(cell, notes)
+    if as_object:
+        print_object(cell)
+
+
+def say_what_was_seen(cell: Cell, notes: Notes) -> None:
+    """The end of the answer, as a person sees it. Nothing, if the cell never came to be."""
+    result, done = cell.result, cell.result.done
+    if done is not None:
+        if done.reason == "length":
+            notes.mark(f"cut: the answer reached {count(done.output_tokens, 'token')} (--max-tokens)")
+        notes.mark(from_line(done.files))
+    if cell.started:
+        notes.mark(seen_line(cell.summary, result.documents))
+
+
+def print_object(cell: Cell) -> None:
+    """The result as JSON, all ASCII: safe on a terminal, and escaped bytes of paths survive."""
+    result, done = cell.result, cell.result.done
+    if done is None:
+        raise WorkerError("the worker ended without finishing its answer")
+    usage = {
+        "prompt_tokens": done.prompt_tokens,
+        "output_tokens": done.output_tokens,
+        "seconds": round(done.prompt_seconds + done.output_seconds, 3),
+    }
+    rows = as_json(
+        answer=result.text,
+        reason=done.reason,
+        files=done.files,
+        documents=result.documents,
+        usage=usage,
+        summary=cell.summary,
+        policy=cell.policy.digest,
+        model=cell.policy.model.path,
+    )
+    line = json.dumps(rows, ensure_ascii=True).replace("\x7f", "\\u007f") + "\n"
+    writing(lambda: write_all(STDOUT, line.encode("ascii")))

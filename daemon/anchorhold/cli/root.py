@@ -1,0 +1,88 @@
+"""The ``anchorhold`` command itself: root options, and the table of commands.
+
+A command's module is imported only when that command runs: `ask` is measured from process start to
+first token. So the table holds each command's one-line help too; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+from click.shell_completion import CompletionItem
+
+import anchorhold
+
+COMPLETE_VARIABLE = "_ANCHORHOLD_COMPLETE"
+
+COMMANDS = {
+    "ask": ("anchorhold.cli.ask", "Ask a sealed model one question about your files."),
+    "chat": ("anchorhold.cli.chat", "Talk with a sealed model about your files."),
+    "audit": ("anchorhold.cli.audit", "Read and check the log of all that was handed out."),
+    "policy": ("anchorhold.cli.policy", "Write, check and explain policies."),
+}
+
+EPILOG = """\
+\b
+Exit codes: 0 done, 1 failed, 2 wrong usage or policy, 3 breach, 4 killed
+by the kill switch, 5 the log does not verify, 6 a required layer is
+missing, 7 latched, 130 interrupted.
+
+\b
+Environment:
+  ANCHORHOLD_STATE_DIR  where the log is (next: STATE_DIRECTORY, then
+                        XDG_STATE_HOME/anchorhold, then
+                        ~/.local/state/anchorhold)
+  ANCHORHOLD_DEBUG=1    show the traceback of an unexpected error
+  NO_COLOR              no colour on the terminal
+
+\b
+Completion, for bash (zsh and fish likewise):
+  eval "$(_ANCHORHOLD_COMPLETE=bash_source anchorhold)"
+"""
+
+
+class LazyGroup(click.Group):
+    """Commands from `COMMANDS`, each loaded when it is asked for by name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, words) for name, (_module, words) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [
+            CompletionItem(name, help=words)
+            for name, (_module, words) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(
+    cls=LazyGroup,
+    name="anchorhold",
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Where the log and its key are kept.",
+)
+@click.version_option(anchorhold.__version__, prog_name="anchorhold")
+def root(state_dir: str | None) -> None:
+    """Run a local language model in a cell.
+
+    It sees only the files that it is handed, and each of them is on record before it is handed.
+    """
