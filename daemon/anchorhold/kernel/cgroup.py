@@ -111,11 +111,11 @@ def find(found: Survey | None = None) -> Cgroup | None:
         return None
     candidates = []
     path = found.own
-    while path.startswith(found.mount):
+    while True:
         files = (path, f"{path}/cgroup.procs", f"{path}/cgroup.subtree_control")
         if all(os.access(file, os.W_OK) for file in files):
             candidates.append(Cgroup(path))
-        if path == found.mount or _delegated(path):
+        if path in (found.mount, "/") or _delegated(path):
             break
         path = os.path.dirname(path)
     if not candidates:

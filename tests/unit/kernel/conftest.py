@@ -44,7 +44,14 @@ def _in_child(write: int, function: Callable[..., Any], args: tuple[Any, ...], i
     outer = coverage.Coverage.current()
     if outer is not None:
         outer.stop()
-        measured = coverage.Coverage(data_file=None, branch=True, source=["anchorhold"], messages=False)
+        measured = coverage.Coverage(
+            data_file=None, config_file=False, branch=True, include=["*/anchorhold/*"]
+        )
+        # All of it was imported before, and a short child may run none of it: neither is worth a warning.
+        measured.set_option(
+            "run:disable_warnings",
+            ["already-imported", "module-not-imported", "module-not-measured", "no-data-collected"],
+        )
         measured.start()
     try:
         if identity == "nobody":
@@ -52,11 +59,12 @@ def _in_child(write: int, function: Callable[..., Any], args: tuple[Any, ...], i
         outcome = (True, function(*args))
     except BaseException:
         outcome = (False, traceback.format_exc())
-    blob = b""
+    arcs = {}
     if measured is not None:
         measured.stop()
-        blob = measured.get_data().dumps()
-    message = pickle.dumps((outcome, blob))
+        data = measured.get_data()
+        arcs = {file: data.arcs(file) or [] for file in data.measured_files()}
+    message = pickle.dumps((outcome, arcs))
     while message:
         message = message[os.write(write, message) :]
 
@@ -89,12 +97,10 @@ def run_child(function: Callable[..., Any], *args: Any, identity: str = "self") 
     if os.WIFSIGNALED(status):
         raise ChildKilled(os.WTERMSIG(status))
     assert received, "the child ended without a result"
-    (good, value), blob = pickle.loads(bytes(received))
+    (good, value), arcs = pickle.loads(bytes(received))
     outer = coverage.Coverage.current()
-    if blob and outer is not None:
-        data = coverage.CoverageData(no_disk=True)
-        data.loads(blob)
-        outer.get_data().update(data)
+    if arcs and outer is not None:
+        outer.get_data().add_arcs(arcs)
     if not good:
         pytest.fail(f"in the child:\n{value}")
     return value

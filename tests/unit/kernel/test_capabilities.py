@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anchorhold.kernel import capabilities, libc, namespaces
+from anchorhold.kernel import capabilities, libc, namespaces, prctl
 from anchorhold.kernel.errors import KernelError
 
 Child = Callable[..., Any]
@@ -65,7 +65,7 @@ def _lock() -> tuple[int, int, str]:
     capabilities.lock_securebits()
     after = capabilities.securebits()
     try:
-        capabilities.prctl(capabilities.PR_SET_SECUREBITS, 0)
+        prctl.prctl(prctl.PR_SET_SECUREBITS, 0)
     except PermissionError as error:
         return before, after, str(error)
     return before, after, ""
@@ -128,7 +128,7 @@ def test_a_refusal_in_the_middle_is_no_end_of_the_list(
     monkeypatch: pytest.MonkeyPatch, function: Callable[[], int]
 ) -> None:
     def refuse(number: int, option: int, *args: int) -> int:
-        return -errno.EPERM if option in (capabilities.PR_CAPBSET_READ, capabilities.PR_CAPBSET_DROP) else 0
+        return -errno.EPERM if option in (prctl.PR_CAPBSET_READ, prctl.PR_CAPBSET_DROP) else 0
 
     monkeypatch.setattr(capabilities, "current", lambda: (1 << capabilities.CAP_SETPCAP, 0, 0))
     monkeypatch.setattr(libc, "raw_syscall", refuse)

@@ -85,6 +85,7 @@ def _dies_with_parent(read: int, write: int, armed: bool) -> int:
         finally:
             os._exit(0)
     assert os.read(read, 1) == b"r"
+    prctl.set_pdeathsig(0)
     return pid
 
 

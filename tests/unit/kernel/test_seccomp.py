@@ -222,7 +222,7 @@ def test_a_call_arrives_with_its_number_and_arguments_and_gets_our_answers(broke
 
 
 def test_continue_lets_the_kernel_answer(broker: Spawn) -> None:
-    worker = broker(lambda: [mkdir(0)])
+    worker = broker(lambda: [mkdir(0, 0, 0)])
     call = worker.receive()
     seccomp.respond(worker.listener, call.id, flags=seccomp.SECCOMP_USER_NOTIF_FLAG_CONTINUE)
     assert worker.result() == f"[{-errno.EFAULT}]"
