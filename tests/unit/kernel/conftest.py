@@ -6,15 +6,18 @@ import os
 import pickle
 import select
 import signal
+import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import coverage
 import pytest
 
-from anchorhold.kernel import prctl
+from anchorhold.kernel import libc, prctl
+from anchorhold.kernel.syscalls import NR
 
 TIMEOUT = 20.0  # seconds for one child
 NOBODY = 65534
@@ -78,6 +81,9 @@ def run_child(function: Callable[..., Any], *args: Any, identity: str = "self") 
         try:
             os.close(read)
             _in_child(write, function, args, identity)
+            # Not os._exit: a coverage tool may have patched it to write a file first, which ends half-written
+            # in a child that has limits or no rights.
+            libc.raw_syscall(NR["exit_group"], 0)
         finally:
             os._exit(0)
     os.close(write)
@@ -129,6 +135,14 @@ def unprivileged() -> Callable[..., Any]:
         return run_child(function, *args, identity=IDENTITIES[-1])
 
     return run
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that any user may enter; those of ``tmp_path`` are closed to others."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
 
 
 @pytest.fixture

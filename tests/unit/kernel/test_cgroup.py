@@ -144,14 +144,12 @@ def _find(mount: str) -> str | None:
     return None if found is None else found.path
 
 
-def test_what_is_not_writable_is_not_offered(unprivileged: Child, child: Child, tmp_path: Path) -> None:
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    group(tmp_path, given="memory")
-    assert child(_find, str(tmp_path)) == str(tmp_path)
-    for path in (tmp_path, *tmp_path.iterdir()):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    assert unprivileged(_find, str(tmp_path)) is None
+def test_what_is_not_writable_is_not_offered(unprivileged: Child, child: Child, public: Path) -> None:
+    group(public, given="memory")
+    assert child(_find, str(public)) == str(public)
+    for path in public.iterdir():
+        path.chmod(0o444)
+    assert unprivileged(_find, str(public)) is None
 
 
 # What is written, against a directory.
@@ -317,16 +315,13 @@ def _create(path: str) -> str:
     return ""
 
 
-def test_what_is_taken_or_forbidden_is_told(unprivileged: Child, tmp_path: Path) -> None:
-    one = Cgroup(str(tmp_path))
+def test_what_is_taken_or_forbidden_is_told(unprivileged: Child, public: Path) -> None:
+    one = Cgroup(str(public))
     one.create("x")
     with pytest.raises(FileExistsError, match="mkdir"):
         one.create("x")
-    tmp_path.chmod(0o755)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
-    (tmp_path / "closed").mkdir(0o555)
-    assert "delegated to this user" in unprivileged(_create, str(tmp_path / "closed"))
+    (public / "closed").mkdir(0o555)
+    assert "delegated to this user" in unprivileged(_create, str(public / "closed"))
 
 
 # The real thing, where this user may make one.

@@ -97,15 +97,13 @@ def _files(granted: str) -> list[int]:
 
 
 def test_files_open_before_the_domain_and_only_granted_ones_in_it(
-    child_as_anyone: Child, tmp_path: Path
+    child_as_anyone: Child, public: Path
 ) -> None:
-    (tmp_path / "file").write_text("x")
-    for path in (tmp_path, tmp_path / "file"):
-        path.chmod(0o777)
-    for parent in (tmp_path.parent, tmp_path.parent.parent):
-        parent.chmod(0o755)
+    (public / "file").write_text("x")
+    (public / "file").chmod(0o666)
+    public.chmod(0o777)
     no = errno.EACCES
-    assert child_as_anyone(_files, str(tmp_path)) == [0, 0, 0, 0, 0, no, 0, no, no, no]
+    assert child_as_anyone(_files, str(public)) == [0, 0, 0, 0, 0, no, 0, no, no, no]
 
 
 def _ports(open_port: int, granted: int) -> list[int]:
