@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import time
 
 from anchorhold.kernel.errors import from_oserror, kernel_error
 
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 CPU_QUOTA_MIN = 1_000  # microseconds, the least the kernel takes
+SIGKILL = 9  # asm-generic/signal.h; importing signal would import enum
 LIMITING = frozenset(("cpu", "memory", "pids"))  # the controllers that hold a limit of ours
 
 _NO_CONTROLLER = (
@@ -233,7 +233,7 @@ class Cgroup:
                 for pid in Cgroup(directory).processes:
                     if pid > 0:
                         try:
-                            os.kill(pid, signal.SIGKILL)
+                            os.kill(pid, SIGKILL)
                         except ProcessLookupError:
                             continue
         finally:

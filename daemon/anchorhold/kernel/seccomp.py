@@ -208,8 +208,9 @@ def add_fd(
 ) -> int:
     """Puts a copy of ``srcfd`` into the caller and, with SEND, makes it the call's result, in one step.
 
-    Returns the number it got there. Raises FileNotFoundError when the call is gone, KernelError EMFILE when
-    the caller's own limit on descriptors is reached (answer it with that), BlockingIOError when answered.
+    Returns the number it got there. The kernel takes no O_PATH descriptor (EBADF). Raises
+    FileNotFoundError when the call is gone, KernelError EMFILE when the caller's own limit on descriptors is
+    reached (answer it with that), BlockingIOError when it was answered.
     """
     request = bytearray(_ADDFD.pack(id, flags, srcfd, newfd, newfd_flags))  # mutable, else the result is lost
     try:
