@@ -3,8 +3,8 @@
 Sources: https://c2sp.org/signed-note (text, blank line, ``— <name> base64(key ID || signature)``; key ID =
 first 4 bytes of ``SHA-256(name || 0x0A || 0x01 || public key)``; vkey ``<name>+<hex id>+<base64(0x01 ||
 public key)>``), https://c2sp.org/tlog-checkpoint (origin, size, root, one a line; the key's name is the
-origin). The private key is stored in the text form of Go's ``golang.org/x/mod/sumdb/note``: ``PRIVATE+KEY+<name>+<hex
-id>+<base64(0x01 || seed)>``, which other tools read too.
+origin). The private key is stored in the text form of Go's ``golang.org/x/mod/sumdb/note``:
+``PRIVATE+KEY+<name>+<hex id>+<base64(0x01 || seed)>``, which other tools read too.
 
 ``cryptography`` is imported inside the functions: it takes 15 ms, and an ordinary start needs none of it.
 """

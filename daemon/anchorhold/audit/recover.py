@@ -120,5 +120,5 @@ def _cut(log: str, number: int, count: int, data: bytes, end: int) -> None:
     for n in range(count - 1, number, -1):
         remove_quietly([os.path.join(log, tile_path(0, n)), os.path.join(log, tile_path("entries", n))])
     replace(tail, data[:end], sync=True)
-    os.unlink(os.path.join(log, tile_path("entries", number)))
     remove_quietly([os.path.join(log, tile_path(0, number))])
+    os.unlink(os.path.join(log, tile_path("entries", number)))

@@ -1,0 +1,133 @@
+"""Reads and checks C2SP signed notes (https://c2sp.org/signed-note) that are checkpoints
+(https://c2sp.org/tlog-checkpoint). Strict: whatever is not exactly as these write it is refused, so that no
+bit of a checkpoint or key can change unseen.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+MAX_SIGNATURES = 64
+MAX_BYTES = 100_000
+
+
+class NoteError(Exception):
+    """The note or key is malformed, or its signature is not good. The text says what."""
+
+
+class VerifierKey:
+    """A vkey of signature type 1 (Ed25519)."""
+
+    def __init__(self, text: str) -> None:
+        parts = text.split("+", 2)
+        if len(parts) != 3:
+            raise NoteError("the verifier key is no vkey")
+        self.name, identifier, material = parts
+        decoded = decode64(material)
+        if not self.name or len(decoded) != 33 or decoded[0] != 1:
+            raise NoteError("the verifier key is no Ed25519 vkey")
+        self.public = decoded[1:]
+        self.identifier = hashlib.sha256(self.name.encode() + b"\n\x01" + self.public).digest()[:4]
+        if self.identifier.hex() != identifier:
+            raise NoteError("the verifier key's ID does not belong to it")
+        self.text = text
+
+    def check(self, signature: bytes, text: bytes) -> bool:
+        """Whether the signature of the text is good."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        try:
+            Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Head:
+    """A tree head: what a checkpoint says."""
+
+    def __init__(self, origin: str, size: int, root: bytes) -> None:
+        self.origin = origin
+        self.size = size
+        self.root = root
+
+
+def decode64(text: str) -> bytes:
+    """Standard base64 in its one canonical form: spare bits must be zero."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise NoteError("base64 is malformed") from None
+    if base64.b64encode(data).decode() != text:
+        raise NoteError("base64 is not in its canonical form")
+    return data
+
+
+def read_head(note: bytes, key: VerifierKey | None) -> Head:
+    """The head of a checkpoint. With ``key``, its signature is demanded and checked. Raises NoteError."""
+    if len(note) > MAX_BYTES:
+        raise NoteError("the checkpoint is too long")
+    try:
+        whole = note.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NoteError("the checkpoint is no UTF-8") from None
+    if any(character < " " and character != "\n" for character in whole):
+        raise NoteError("the checkpoint holds control characters")
+    body, blank, signatures = whole.rpartition("\n\n")
+    if not blank or not signatures.endswith("\n"):
+        raise NoteError("the checkpoint is no signed note")
+    text = body + "\n"
+    lines = body.split("\n")
+    if len(lines) < 3 or not all(lines):
+        raise NoteError("the checkpoint has not the three lines of a tree head")
+    origin, size, root = lines[:3]
+    if not (size.isascii() and size.isdigit()) or len(size) > 19 or str(int(size)) != size:
+        raise NoteError("the checkpoint's size is no number")
+    head = Head(origin, int(size), decode64(root))
+    if len(head.root) != 32:
+        raise NoteError("the checkpoint's root is no SHA-256 hash")
+    if key is not None:
+        if origin != key.name:
+            raise NoteError("the checkpoint is of another log than the key")
+        _check_signatures(signatures[:-1].split("\n"), key, text.encode())
+    return head
+
+
+def _check_signatures(lines: list[str], key: VerifierKey, text: bytes) -> None:
+    if len(lines) > MAX_SIGNATURES:
+        raise NoteError("the checkpoint has too many signatures")
+    good = False
+    for line in lines:
+        dash, _, rest = line.partition(" ")
+        name, _, encoded = rest.partition(" ")
+        if dash != "\u2014" or not name or "+" in name:
+            raise NoteError("a signature line of the checkpoint is malformed")
+        data = decode64(encoded)
+        if len(data) < 5:
+            raise NoteError("a signature of the checkpoint is too short")
+        if name != key.name or data[:4] != key.identifier:
+            continue  # signed-note: signatures of unknown keys are passed over
+        if not key.check(data[4:], text):
+            raise NoteError("the checkpoint's signature is not good")
+        good = True
+    if not good:
+        raise NoteError("the checkpoint is not signed by the log's key")
+
+
+def private_belongs(text: str, key: VerifierKey) -> bool:
+    """Whether a stored private key (Go's note form) is the one of ``key``, bit for bit."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    start = f"PRIVATE+KEY+{key.name}+{key.identifier.hex()}+"
+    if not text.startswith(start) or not text.endswith("\n"):
+        return False
+    try:
+        material = decode64(text[len(start) : -1])
+    except NoteError:
+        return False
+    if len(material) != 33 or material[0] != 1:
+        return False
+    public = Ed25519PrivateKey.from_private_bytes(material[1:]).public_key()
+    return public.public_bytes_raw() == key.public

@@ -1,0 +1,146 @@
+"""What a verification found."""
+
+from __future__ import annotations
+
+
+class LogUnreadable(Exception):
+    """There is no log at that place, or it may not be read. Says nothing about what is in it."""
+
+
+class Finding:
+    """One thing that is wrong.
+
+    ``place`` is a file below the log's folder. ``seq`` is the first entry it concerns, ``last`` the last one;
+    None where it concerns no entry.
+    """
+
+    __slots__ = ("last", "place", "problem", "seq")
+
+    def __init__(self, place: str, problem: str, seq: int | None = None, last: int | None = None) -> None:
+        self.place = place
+        self.problem = problem
+        self.seq = seq
+        self.last = seq if last is None else last
+
+    def as_dict(self) -> dict[str, object]:
+        """For ``--json``."""
+        return {"seq": self.seq, "last": self.last, "place": self.place, "problem": self.problem}
+
+    def __str__(self) -> str:
+        if self.seq is None:
+            return f"{self.place}: {self.problem}"
+        which = f"entry {self.seq}" if self.last == self.seq else f"entries {self.seq} to {self.last}"
+        return f"{which} ({self.place}): {self.problem}"
+
+
+FINDINGS_KEPT = 1000
+"""A log that is wrong throughout must not fill the memory; what comes after is only counted."""
+
+
+class Result:
+    """The verdict. ``ok`` is true if nothing is wrong with what is signed nor with what is not.
+
+    ``signed`` entries are covered by the checkpoint. ``unsigned`` ones come after it: they are well formed,
+    but nothing proves that they were not changed. ``proven`` says that the signature is good and the tree's
+    root is the signed one (so that each entry which is not among the findings is what was written).
+    """
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.vkey = ""
+        self.origin = ""
+        self.root = ""
+        self.size = 0
+        self.signed = 0
+        self.proven = False
+        self.torn_bytes = 0
+        self.bad_entries = 0
+        self.sessions = 0
+        self.open_sessions = 0
+        self.findings: list[Finding] = []
+        self.findings_left_out = 0
+        self.notes: list[str] = []
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found."""
+        return not self.findings
+
+    @property
+    def unsigned(self) -> int:
+        """Entries after the checkpoint."""
+        return max(0, self.size - self.signed)
+
+    @property
+    def first_bad(self) -> Finding | None:
+        """The finding about the lowest entry; else the first one about a file."""
+        about = [finding for finding in self.findings if finding.seq is not None]
+        if about:
+            return min(about, key=lambda finding: finding.seq or 0)
+        return self.findings[0] if self.findings else None
+
+    @property
+    def sound_after(self) -> int:
+        """Entries after the first bad one with which nothing is wrong; 0 where nothing is proven."""
+        first = self.first_bad
+        if first is None or first.seq is None or not self.proven:
+            return 0
+        return max(0, self.size - first.seq - self.bad_entries)
+
+    def add(self, finding: Finding) -> None:
+        """Keep a finding, up to a limit."""
+        if len(self.findings) < FINDINGS_KEPT:
+            self.findings.append(finding)
+        else:
+            self.findings_left_out += 1
+
+    def as_dict(self) -> dict[str, object]:
+        """The stable form of ``--json``."""
+        first = self.first_bad
+        return {
+            "ok": self.ok,
+            "log": self.log,
+            "key": self.vkey,
+            "origin": self.origin,
+            "entries": self.size,
+            "signed": self.signed,
+            "unsigned": self.unsigned,
+            "root": self.root,
+            "proven": self.proven,
+            "sessions": self.sessions,
+            "open_sessions": self.open_sessions,
+            "torn_bytes": self.torn_bytes,
+            "first_bad": first.as_dict() if first else None,
+            "bad_entries": self.bad_entries,
+            "sound_after": self.sound_after,
+            "findings": [finding.as_dict() for finding in self.findings],
+            "findings_left_out": self.findings_left_out,
+            "notes": self.notes,
+        }
+
+    def text(self) -> str:
+        """For people. Holds nothing of the log's content but numbers and ASCII."""
+        lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {self.vkey}"]
+        count = f"{self.size} in {self.sessions} sessions"
+        lines.append(
+            f"entries  {count}; {self.signed} signed, {self.unsigned} after the checkpoint, unsigned"
+        )
+        lines += [f"note     {note}" for note in self.notes]
+        first = self.first_bad
+        if first is None:
+            lines.append("result   the log verifies")
+            return "\n".join(lines)
+        lines.append(f"WRONG    {first}")
+        others = [finding for finding in self.findings if finding is not first]
+        lines += [f"wrong    {finding}" for finding in others[:20]]
+        more = len(others) - 20 + self.findings_left_out
+        if more > 0:
+            lines.append(f"wrong    and {more} more")
+        if first.seq is not None and self.proven:
+            lines.append(
+                f"sound    {first.seq} entries before the first bad one, {self.sound_after} after it"
+            )
+        elif not self.proven:
+            lines.append("sound    nothing is proven: the signed head does not cover these entries")
+        lines.append("result   the log does NOT verify")
+        return "\n".join(lines)
