@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anchorhold.cli.cell import Cell, writing
+from anchorhold.cli.cell import Cell, Result, writing
 from anchorhold.cli.inputs import read_material, read_question
 from anchorhold.cli.options import Choices, shared_options
 from anchorhold.cli.output import STDOUT, Answer, Notes, write_all
 from anchorhold.cli.signals import Guard, interruptions
 from anchorhold.cli.state import state_dir
-from anchorhold.cli.summary import as_json, from_line, seen_line
-from anchorhold.cli.terminal import count
-from anchorhold.errors import WorkerError
+from anchorhold.cli.summary import as_json, end_of_answer, seen_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +70,7 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
                 guard.watch_output()
                 material = read_material(notes.line, asked=choices.stdin_asked, started=started)
                 request = choices.request(question, material=material)
-                cell.ask(request, None if as_object else Answer())
+                result = cell.ask(request, None if as_object else Answer())
                 outcome = "done"
             finally:
                 guard.closing()
@@ -80,27 +78,17 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
             try:
                 cell.close("interrupted" if guard.stopped else outcome)
             finally:
-                say_what_was_seen(cell, notes)
+                for line in end_of_answer(cell.result) if cell.result.complete else []:
+                    notes.mark(line)
+                if cell.started:
+                    notes.mark(seen_line(cell.summary, cell.result.documents))
     if as_object:
-        print_object(cell)
+        print_object(cell, result)
 
 
-def say_what_was_seen(cell: Cell, notes: Notes) -> None:
-    """The end of the answer, as a person sees it. Nothing, if the cell never came to be."""
-    result, done = cell.result, cell.result.done
-    if done is not None:
-        if done.reason == "length":
-            notes.mark(f"cut: the answer reached {count(done.output_tokens, 'token')} (--max-tokens)")
-        notes.mark(from_line(done.files))
-    if cell.started:
-        notes.mark(seen_line(cell.summary, result.documents))
-
-
-def print_object(cell: Cell) -> None:
+def print_object(cell: Cell, result: Result) -> None:
     """The result as JSON, all ASCII: safe on a terminal, and escaped bytes of paths survive."""
-    result, done = cell.result, cell.result.done
-    if done is None:
-        raise WorkerError("the worker ended without finishing its answer")
+    done = result.done
     usage = {
         "prompt_tokens": done.prompt_tokens,
         "output_tokens": done.output_tokens,

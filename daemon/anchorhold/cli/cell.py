@@ -35,7 +35,17 @@ class Result:
         self.parts: list[str] = []
         self.size = 0
         self.documents: list[Document] = []
-        self.done: Done | None = None
+        self.ended: Done | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.ended is not None
+
+    @property
+    def done(self) -> Done:
+        """How it ended. Only for a complete one."""
+        assert self.ended is not None
+        return self.ended
 
     @property
     def text(self) -> str:
@@ -72,7 +82,7 @@ class Cell:
             self._progress.clear()
 
     def ask(self, request: Request, answer: Answer | None) -> Result:
-        """Serve one request, its tokens written to `answer` as they come. The session's errors pass through."""
+        """Serve one request; its tokens go to `answer` as they come. The session's errors pass through."""
         self.result = Result()
         self._skipped = 0
         late: list[Document] = []
@@ -81,12 +91,14 @@ class Cell:
                 self._take(event, answer, late)
         finally:
             self._progress.clear()
-            if answer is not None and self.result.parts:
+            if answer is not None and self.result.parts and not (self._guard.stopped and answer.blocked()):
                 writing(answer.end)
             for document in late:
                 self._tell(document)
             if self._skipped > MOST_SKIPPED:
                 self._notes.line(f"skipped: … and {self._skipped - MOST_SKIPPED} more")
+        if self.result.ended is None:
+            raise WorkerError("the worker ended without finishing its answer")
         return self.result
 
     def _take(self, event: object, answer: Answer | None, late: list[Document]) -> None:
@@ -108,14 +120,15 @@ class Cell:
             result.documents.append(event)
             if event.outcome == "skipped":
                 late.append(event) if result.parts else self._tell(event)
-        elif isinstance(event, events.Progress):
-            if not result.parts:
-                self._progress.show(event.stage, event.done, event.total)
-        elif isinstance(event, events.Phase):
-            if not result.parts:
-                self._progress.show(event.name)
         elif isinstance(event, events.Done):
-            result.done = event
+            result.ended = event
+        elif result.parts:
+            return  # the line of progress would run into the answer
+        elif isinstance(event, events.Progress):
+            self._progress.show(event.stage, event.done, event.total)
+        else:
+            assert isinstance(event, events.Phase)
+            self._progress.show(event.name)
 
     def _tell(self, document: Document) -> None:
         """Name a file that could not be read. Only the first ones: a folder may hold thousands."""

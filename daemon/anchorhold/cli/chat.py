@@ -9,20 +9,20 @@ nothing of one conversation can reach the next.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from anchorhold.cli.ask import say_what_was_seen
 from anchorhold.cli.cell import Cell
 from anchorhold.cli.inputs import MOST_QUESTION
 from anchorhold.cli.options import Choices, shared_options
-from anchorhold.cli.output import STDIN, Answer, Notes, is_terminal
+from anchorhold.cli.output import STDIN, Answer, Notes
 from anchorhold.cli.signals import Again, Guard, Stop, interruptions
 from anchorhold.cli.state import state_dir
-from anchorhold.cli.summary import SESSION_DIGITS, from_line
+from anchorhold.cli.summary import SESSION_DIGITS, end_of_answer, seen_line
 from anchorhold.cli.terminal import clean, count, human_size, quote
 from anchorhold.errors import AnchorholdError, LimitError, UsageError, WorkerError
 
@@ -72,7 +72,7 @@ class Chat:
         self._state = state
         self._guard = guard
         self._notes = notes
-        self._interactive = is_terminal(STDIN)
+        self._interactive = os.isatty(STDIN)
         self._history: list[dict[str, str]] = []
         self._cell: Cell | None = None
         self._failure: AnchorholdError | None = None
@@ -109,7 +109,7 @@ class Chat:
 
     def _edit(self) -> str | None:
         """One line from a terminal; readline edits it where standard output is the terminal too."""
-        if not is_terminal(1):
+        if not os.isatty(1):
             self._notes.write(PROMPT)
             return _decode(sys.stdin.buffer.readline(MOST_QUESTION))
         import readline
@@ -161,10 +161,8 @@ class Chat:
             {"role": "user", "content": question},
             {"role": "assistant", "content": result.text},
         ]
-        if result.done is not None:
-            if result.done.reason == "length":
-                self._notes.mark("cut: the answer reached --max-tokens")
-            self._notes.mark(from_line(result.done.files))
+        for line in end_of_answer(result):
+            self._notes.mark(line)
 
     def _start(self) -> Cell:
         self._cell = Cell(self._policy, self._state, self._choices.named_files(), self._guard, self._notes)
@@ -179,8 +177,8 @@ class Chat:
             try:
                 cell.close(reason)
             finally:
-                cell.result.done = None  # each answer has named its own files
-                say_what_was_seen(cell, self._notes)
+                if cell.started:
+                    self._notes.mark(seen_line(cell.summary, cell.result.documents))
 
     def _list_files(self) -> None:
         shown = self._cell.summary.shown if self._cell is not None else []

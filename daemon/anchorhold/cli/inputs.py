@@ -18,13 +18,14 @@ is exactly the text that the model was shown.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
 import time
 from collections.abc import Callable, Iterable
 
-from anchorhold.cli.output import STDIN, is_terminal
+from anchorhold.cli.output import STDIN
 from anchorhold.cli.terminal import human_size
 from anchorhold.errors import UsageError
 
@@ -40,7 +41,7 @@ _GROUPS = ({".pdf"}, {".docx"}, {".html", ".htm", ".xhtml"})
 
 def read_question(tell: Callable[[str], None], fd: int = STDIN) -> str:
     """The question from standard input. UsageError when there is none."""
-    if is_terminal(fd):
+    if os.isatty(fd):
         tell("Type the question; end it with Ctrl-D on a line of its own.")
     question = decode(_read_all(fd, MOST_QUESTION, "the question"), tell).strip()
     if not question:
@@ -126,31 +127,18 @@ def suffixes(folders: Iterable[str], files: Iterable[str]) -> tuple[str, ...]:
     waiting = list(folders)
     seen = 0
     while waiting:
-        try:
-            entries = os.scandir(waiting.pop())
-        except OSError:
-            continue
-        with entries:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
                 seen += 1
                 suffix = suffix_of(entry.name)
                 if suffix in LIBRARY_SUFFIXES:
                     found.add(suffix)
-                    if all(group & found for group in _GROUPS):
-                        return tuple(sorted(LIBRARY_SUFFIXES))
-                elif _is_folder(entry):
+                elif entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
-                if seen >= MOST_ENTRIES:
+                if seen >= MOST_ENTRIES or all(group & found for group in _GROUPS):
                     return tuple(sorted(LIBRARY_SUFFIXES))
     return tuple(sorted(found))
 
 
 def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False

@@ -59,6 +59,8 @@ def _answer_for(command: _Command, arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return INTERRUPTED
+    except OSError as error:
+        return _flush(0) or _unexpected(error)  # standard output that cannot be written is no defect
     except Exception as error:  # the last line of defence: a user gets one line, not a traceback
         return _unexpected(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 STDIN_NAME = "-"
+
+
+def _a_number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
+    """click's range lets nan through, which is in no range."""
+    if math.isnan(value):
+        raise click.BadParameter("nan is no number")
+    return value
 
 
 def shared_options(function: F) -> F:
@@ -31,7 +39,7 @@ def shared_options(function: F) -> F:
             "--data",
             metavar="DIR",
             multiple=True,
-            type=click.Path(),
+            type=click.Path(file_okay=False),
             help="Folder the model may read. Repeatable.",
         ),
         click.option(
@@ -60,6 +68,7 @@ def shared_options(function: F) -> F:
             "--temperature",
             metavar="T",
             type=click.FloatRange(0.0, 2.0),
+            callback=_a_number,
             default=0.2,
             show_default=True,
             help="0: always the likeliest word.",

@@ -52,13 +52,6 @@ def encode_raw(text: str) -> bytes:
         )
 
 
-def is_terminal(fd: int) -> bool:
-    try:
-        return os.isatty(fd)
-    except OSError:
-        return False
-
-
 def locale_encoding() -> str:
     """What a terminal is sent. Anything but the locale's own encoding could form C1 bytes there."""
     return getattr(sys.__stderr__, "encoding", None) or "utf-8"
@@ -69,7 +62,7 @@ class Answer:
 
     def __init__(self, fd: int = STDOUT) -> None:
         self.fd = fd
-        self.terminal = is_terminal(fd)
+        self.terminal = os.isatty(fd)
         self._encoding = locale_encoding()
         self._filter = Filter()
         self._open_line = False
@@ -86,6 +79,12 @@ class Answer:
         if self._open_line:
             self._write("\n")
 
+    def blocked(self) -> bool:
+        """Whether a write would wait: for a reader that stopped reading, perhaps for ever."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        return not poll.poll(0)
+
     def _write(self, text: str) -> None:
         if text:
             data = text.encode(self._encoding, "backslashreplace") if self.terminal else encode_raw(text)
@@ -98,7 +97,7 @@ class Notes:
 
     def __init__(self, fd: int = STDERR) -> None:
         self.fd = fd
-        self.terminal = is_terminal(fd)
+        self.terminal = os.isatty(fd)
         dumb = os.environ.get("TERM", "dumb") in ("dumb", "")
         self.moves = self.terminal and not dumb
         self.colour = self.moves and not os.environ.get("NO_COLOR")

@@ -10,15 +10,13 @@ from collections.abc import Callable
 
 from anchorhold.cli.output import Notes
 
-STAGES = {
+STAGES = {  # of events.Progress and events.Phase, and "start", our own
     "start": "building the cell",
     "boot": "starting the engine",
-    "sealed": "sealed; loading the model",
+    "sealed": "loading the model",
     "load": "loading the model",
-    "model": "loading the model",
+    "loaded": "reading files",
     "read": "reading files",
-    "documents": "reading files",
-    "rank": "choosing passages",
     "prompt": "reading the prompt",
 }
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Protocol
 
-from anchorhold.cli.output import STDIN, STDOUT, is_terminal
+from anchorhold.cli.output import STDIN, STDOUT
 from anchorhold.errors import AnchorholdError, Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
@@ -107,7 +107,7 @@ class Guard:
 
     def watch_output(self) -> None:
         """Notice a closed standard output even while nothing is written."""
-        if self._watcher is None and not is_terminal(STDOUT):
+        if self._watcher is None and not os.isatty(STDOUT):
             self._pipe = os.pipe()
             self._watcher = threading.Thread(target=self._poll_output, args=(self._pipe[0],), daemon=True)
             self._watcher.start()
@@ -169,7 +169,7 @@ def interrupted(stop: Stop) -> Interrupted:
 
 def _terminal_settings() -> list[object] | None:
     """How the terminal is set now, for leaving in the middle of line editing."""
-    if not is_terminal(STDIN):
+    if not os.isatty(STDIN):
         return None
     import termios
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from anchorhold.cli.terminal import count, human_size, quote
 
 if TYPE_CHECKING:
+    from anchorhold.cli.cell import Result
     from anchorhold.supervisor.events import Document
     from anchorhold.supervisor.session import Summary
 
@@ -65,6 +66,14 @@ def from_line(files: Sequence[str]) -> str:
     names = [quote(name) for name in short_names(files)]
     more = [f"… and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return "from: " + ", ".join(names[:MOST_NAMES] + more)
+
+
+def end_of_answer(result: Result) -> list[str]:
+    """The lines that end a complete answer."""
+    lines = [from_line(result.done.files)]
+    if result.done.reason == "length":
+        lines.insert(0, f"cut: the answer reached {count(result.done.output_tokens, 'token')} (--max-tokens)")
+    return lines
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

@@ -150,12 +150,10 @@ def human_size(size: int) -> str:
     """Bytes for people, in powers of 1000 as `ls --si`: ``0 B``, ``999 B``, ``41 kB``, ``1.2 MB``."""
     if size < 1000:
         return f"{size} B"
-    value = float(size)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        value /= 1000
-        if value < 999.5 or unit == "PB":
-            break
-    return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    value, units = size / 1000, ["kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{value:.1f} {units[0]}" if value < 9.95 else f"{value:.0f} {units[0]}"
 
 
 def count(number: int, one: str, many: str = "") -> str:

@@ -1,7 +1,7 @@
 """A session that does what a script says, for what the real one cannot produce at will.
 
-Hostile token text, breaches, kills in the middle of a token: a test writes the steps as JSON, this plays them to the real
-command line, which cannot tell the difference, and records what the command line did to the session.
+Hostile token text, breaches, kills in the middle of a token: a test writes the steps as JSON, this plays
+them to the real command line, which cannot tell the difference, and records what was done to the session.
 
 Run as a program, it is the `anchorhold` command with this session in the place of the real one:
 ``python standin.py SCRIPT RECORD arguments…``.
@@ -9,6 +9,7 @@ Run as a program, it is the `anchorhold` command with this session in the place 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
@@ -102,7 +103,9 @@ class Player:
 def main() -> int:
     script, record, *arguments = sys.argv[1:]
     Player.steps = json.loads(Path(script).read_text())
-    fd = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    low = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 100)  # out of the way of descriptors that a test closed
+    os.close(low)
     Player.record = staticmethod(lambda line: os.write(fd, line.encode() + b"\n") and None)
     session.Session = Player  # type: ignore[misc,assignment]  # that is what this program is for
     from anchorhold.cli.main import main

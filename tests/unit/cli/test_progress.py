@@ -29,10 +29,12 @@ def tty(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int]]:
 
 def screen(fd: int) -> bytes:
     os.set_blocking(fd, False)
+    shown = b""
     try:
-        return os.read(fd, 65536)
+        while True:
+            shown += os.read(fd, 65536)
     except BlockingIOError:
-        return b""
+        return shown
 
 
 def test_shown_and_erased(tty: tuple[int, int]) -> None:
@@ -41,7 +43,7 @@ def test_shown_and_erased(tty: tuple[int, int]) -> None:
     progress.show("load", 30, 100)
     assert screen(tty[0]) == "\r\x1b[Kloading the model 30 % …".encode()
     clock.now += INTERVAL
-    progress.show("documents", 3, 12)
+    progress.show("read", 3, 12)
     assert screen(tty[0]) == "\r\x1b[Kreading files 3/12 …".encode()
     progress.clear()
     assert screen(tty[0]) == b"\r\x1b[K"
@@ -52,7 +54,7 @@ def test_shown_and_erased(tty: tuple[int, int]) -> None:
 def test_a_flood_is_thinned_but_a_new_stage_shows_at_once(tty: tuple[int, int]) -> None:
     progress = Progress(Notes(tty[1]), Clock())
     for done in range(1000):
-        progress.show("documents", done, 1000)
+        progress.show("read", done, 1000)
     progress.show("prompt")
     assert screen(tty[0]).count(b"\r") == 2
 

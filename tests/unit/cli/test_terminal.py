@@ -1,4 +1,4 @@
-"""What a terminal may be shown. Each case has the dangerous text reach the terminal if the filter is left out."""
+"""What a terminal may be shown. Without the filter each dangerous text arrives."""
 
 from __future__ import annotations
 

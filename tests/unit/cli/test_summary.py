@@ -1,0 +1,23 @@
+"""The lines after an answer."""
+
+from __future__ import annotations
+
+from anchorhold.cli.summary import from_line, short_names
+
+
+def test_names_lose_the_folders_they_share() -> None:
+    assert short_names([]) == []
+    assert short_names(["/a/b/c.md"]) == ["c.md"]
+    assert short_names(["/"]) == ["/"]
+    assert short_names(["/a/b/c.md", "/a/b/d.md"]) == ["c.md", "d.md"]
+    assert short_names(["/a/b/c.md", "/a/x/c.md"]) == ["b/c.md", "x/c.md"]
+    assert short_names(["/a.md", "stdin"]) == ["/a.md", "stdin"]
+    assert short_names(["a", "b"]) == ["a", "b"]
+    assert short_names(["/a/\udcff.md", "/a/b"]) == ["\udcff.md", "b"]
+
+
+def test_from_line() -> None:
+    assert from_line([]) == "from: no file"
+    assert from_line(["/n/a.md", "/n/b, c.md"]) == 'from: a.md, "b, c.md"'
+    many = from_line([f"/n/{number}" for number in range(23)])
+    assert many.startswith("from: 0, 1, 2,") and many.endswith("19, … and 3 more")
