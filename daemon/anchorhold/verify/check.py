@@ -5,30 +5,23 @@ from the stored hashes, with the signed root (which of both agrees tells whether
 changed); each stored tile, full or partial, with what the entries give; each entry with its place and with
 its session's rules; what was set aside with the entry that names it.
 
-A log may grow while it is read: a snapshot of where it ends is taken first, under the writers' lock if that
-can be had, and nothing beyond it is looked at.
+A log may grow while it is read: see `Disk`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import time
 
+from anchorhold.verify.disk import Disk
 from anchorhold.verify.entries import EntryError, frames, parse
-from anchorhold.verify.merkle import HASH, WIDTH, Tree, index_path, leaf, listing
+from anchorhold.verify.merkle import HASH, WIDTH, Tree, index_path, leaf
 from anchorhold.verify.note import Head, NoteError, VerifierKey, private_belongs, read_head
 from anchorhold.verify.result import Finding, LogUnreadable, Result
 from anchorhold.verify.rules import Rules
 
-LOCK_WAIT = 2.0
-"""Seconds to wait for a writer to finish its entry. A stopped writer must not stop the verifier."""
-
 SUSPECTS = 100_000
 """Entries remembered as wrong by number; beyond, they are only counted."""
-
-KNOWN = frozenset({"checkpoint", "key", "vkey", "lock", "writers", "tail", "tile", "torn"})
 
 
 def verify(directory: str, *, vkey: str | None = None) -> Result:
@@ -49,9 +42,11 @@ def verify(directory: str, *, vkey: str | None = None) -> Result:
 
 class _Check:
     def __init__(self, log: str, vkey: str | None) -> None:
-        self.log = log
+        self.disk = Disk(log)
+        self.count = self.disk.bundles
         self.trusted = vkey
         self.result = Result(log)
+        self.result.notes += [f"unknown file {ascii(name)}" for name in self.disk.strange]
         self.rules = Rules()
         self.head: Head | None = None
         self.recovered: set[str] = set()
@@ -61,7 +56,7 @@ class _Check:
         self.entries_whole = self.hashes_whole = True
         self.roots: tuple[bytes | None, bytes | None] = (None, None)
         self.last: list[bytes] = []  # leaf hashes of the tail
-        self.tail_entries: list[bytes] = []
+        self.last_entries: list[bytes] = []
         self.suspects: list[tuple[int, str]] = []  # entries that differ from their stored hash, and the tile
         self.suspects_left_out = 0
         self.bad: set[int] = set()  # of the bundle at hand
@@ -69,11 +64,10 @@ class _Check:
         self.upper: list[Finding] = []
 
     def run(self) -> Result:
-        self._snapshot()
         self._read_head()
         result = self.result
         for number in range(self.count):
-            self._bundle(number, self._read(f"tile/entries/{index_path(number)}"))
+            self._bundle(number, self.disk.read(f"tile/entries/{index_path(number)}"))
         self._tail()
         self._judge(self.head)
         self._partials()
@@ -82,46 +76,6 @@ class _Check:
         if result.open_sessions:
             result.notes.append(f"{result.open_sessions} sessions have no end: still running, or crashed")
         return result
-
-    # -- reading
-
-    def _snapshot(self) -> None:
-        """Where the log ends now."""
-        lock = self._take_lock()
-        try:
-            self.note = self._read("checkpoint")
-            self.stored, strange = listing(self.log)
-            bundles = self.stored.get("entries", {})
-            self.count = 1 + max((n for n, widths in bundles.items() if WIDTH in widths), default=-1)
-            self.tail = self._read("tail") or b""
-        finally:
-            if lock >= 0:
-                os.close(lock)
-        self.result.notes += [f"unknown file {ascii(path)}" for path in sorted(strange)]
-        names = sorted(set(os.listdir(self.log)) - KNOWN)
-        self.result.notes += [f"unknown file {ascii(name)}" for name in names if not name.startswith(".tmp-")]
-
-    def _take_lock(self) -> int:
-        try:
-            fd = os.open(os.path.join(self.log, "lock"), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return -1  # a copy, or not ours to lock: then it does not grow, or a torn end may be seen
-        end = time.monotonic() + LOCK_WAIT
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return fd
-            except OSError:
-                if time.monotonic() > end:
-                    return fd
-                time.sleep(0.002)
-
-    def _read(self, name: str) -> bytes | None:
-        try:
-            with open(os.path.join(self.log, name), "rb") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
 
     def _wrong(self, place: str, problem: str, seq: int | None = None, last: int | None = None) -> None:
         self.result.add(Finding(place, problem, seq, last))
@@ -135,7 +89,7 @@ class _Check:
     # -- key and checkpoint
 
     def _read_head(self) -> None:
-        stored = (self._read("vkey") or b"").decode("utf-8", "replace")
+        stored = (self.disk.read("vkey") or b"").decode("utf-8", "replace")
         key: VerifierKey | None = None
         place = "vkey"
         try:
@@ -153,16 +107,16 @@ class _Check:
         if key is not None:
             self.result.vkey = key.text
             self._private_key(key)
-        if self.note is None:
+        if self.disk.checkpoint is None:
             self._wrong("checkpoint", "it is missing; a log has one from its beginning")
             return
         try:
-            self.head = read_head(self.note, key)
+            self.head = read_head(self.disk.checkpoint, key)
             self.result.proven = key is not None
         except NoteError as error:
             self._wrong("checkpoint", str(error))
             try:  # its size and root still tell where things went wrong
-                self.head = read_head(self.note, None)
+                self.head = read_head(self.disk.checkpoint, None)
             except NoteError:
                 return
         self.result.origin, self.result.signed = self.head.origin, self.head.size
@@ -170,7 +124,7 @@ class _Check:
 
     def _private_key(self, key: VerifierKey) -> None:
         try:
-            private = self._read("key")
+            private = self.disk.read("key")
         except PermissionError:
             return  # an auditor need not be able to read it
         if private is not None and not private_belongs(private.decode("utf-8", "replace"), key):
@@ -227,7 +181,7 @@ class _Check:
 
     def _hash_tile(self, number: int, hashes: list[bytes], *, needed: bool = True) -> list[bytes] | None:
         place = f"tile/0/{index_path(number)}"
-        data = self._read(place)
+        data = self.disk.read(place)
         if data is None and not needed:
             return None
         if data is None or len(data) != WIDTH * HASH:
@@ -247,7 +201,7 @@ class _Check:
     def _full_tile(self, level: int, number: int, hashes: list[bytes]) -> None:
         """A tile of level 1 and above has filled: compare it with the stored one."""
         place = f"tile/{level}/{index_path(number)}"
-        data = self._read(place)
+        data = self.disk.read(place)
         if data is None or len(data) != WIDTH * HASH:
             self._wrong(
                 place, "the hash tile is missing" if data is None else "the hash tile has a wrong length"
@@ -268,20 +222,20 @@ class _Check:
     def _tail(self) -> None:
         """The entries after the last full bundle."""
         start = self.count * WIDTH
-        found, end = frames(self.tail)
-        torn = len(self.tail) - end
+        found, end = frames(self.disk.tail)
+        torn = len(self.disk.tail) - end
         good = len(found)
         for at in range(max(0, self.result.signed - start), len(found)):
             try:
                 parse(found[at])
             except EntryError:
                 good = at  # a power loss can leave zeros; the next run sets this aside
-                torn = len(self.tail) - sum(len(entry) + 2 for entry in found[:at])
+                torn = len(self.disk.tail) - sum(len(entry) + 2 for entry in found[:at])
                 break
         if good > WIDTH:
             self._wrong("tail", "it holds more entries than a bundle", start + WIDTH)
         hashes = self._entries("tail", start, found[:good])
-        self.last, self.tail_entries = hashes, found[:good]
+        self.last, self.last_entries = hashes, found[:good]
         full = len(hashes) == WIDTH
         stored = self._hash_tile(self.count, hashes, needed=False) if full else None
         self._root_here(self.count, hashes, stored)
@@ -318,7 +272,7 @@ class _Check:
             self.entries_whole = False
         ours = self.entries.root(hashes[:width]) if self.entries_whole else None
         if stored is None and width:
-            data = self._read(f"tile/0/{index_path(number)}.p/{width}") or b""
+            data = self.disk.read(f"tile/0/{index_path(number)}.p/{width}") or b""
             if len(data) == width * HASH:
                 stored = [data[at : at + HASH] for at in range(0, len(data), HASH)]
                 for at, (mine, theirs) in enumerate(zip(hashes, stored, strict=False)):
@@ -336,7 +290,7 @@ class _Check:
                 if seq < head.size:
                     self._wrong(place, f"its hash of entry {seq} was changed; the entry is as it was signed")
                 else:
-                    self._blame(seq, place, "it differs from its stored hash; it is not signed yet")
+                    self._blame(seq, "it differs from its stored hash; it is not signed yet")
             for finding in self.upper:
                 self._wrong(finding.place, finding.problem)
             return
@@ -349,24 +303,26 @@ class _Check:
                     "checkpoint", f"the tree of its {head.size} entries has another root than the signed one"
                 )
             self.result.findings += self.upper
-        for seq, place in self.suspects:
-            self._blame(seq, place, "it is not the entry that was written: its hash differs")
+        for seq, _ in self.suspects:
+            self._blame(seq, "it is not the entry that was written: its hash differs")
         if self.suspects_left_out:
             self.result.bad_entries += self.suspects_left_out
             self.result.findings_left_out += self.suspects_left_out
 
-    def _blame(self, seq: int, place: str, problem: str) -> None:
+    def _blame(self, seq: int, problem: str) -> None:
         """An entry whose hash differs; it may have been found to be bad for another reason already."""
         if seq in self.reported:
             return
-        self._wrong(place, problem, seq)
+        bundle = seq // WIDTH
+        full = WIDTH in self.disk.tiles.get("entries", {}).get(bundle, set())
+        self._wrong(f"tile/entries/{index_path(bundle)}" if full else "tail", problem, seq)
         self.result.bad_entries += 1
 
     # -- partial tiles
 
     def _partials(self) -> None:
         """Each stored partial tile is the beginning of its tile; those of the checkpoint's size are there."""
-        for level_name, numbers in sorted(self.stored.items()):
+        for level_name, numbers in sorted(self.disk.tiles.items()):
             for number, widths in sorted(numbers.items()):
                 for width in sorted(widths):
                     if width < WIDTH:
@@ -379,7 +335,7 @@ class _Check:
         while size >> (8 * level):
             number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
             for name in (str(level), "entries")[: 2 if level == 0 else 1]:
-                if width and not self.stored.get(name, {}).get(number, set()) & {width, WIDTH}:
+                if width and not self.disk.tiles.get(name, {}).get(number, set()) & {width, WIDTH}:
                     self._wrong(
                         f"tile/{name}/{index_path(number)}.p/{width}", "the checkpoint's tile is missing"
                     )
@@ -393,12 +349,12 @@ class _Check:
     def _partial(self, level_name: str, number: int, width: int) -> None:
         path = f"tile/{level_name}/{index_path(number)}"
         place = f"{path}.p/{width}"
-        data = self._read(place)
+        data = self.disk.read(place)
         if data is None:  # removed since, when the full one came
             return
-        full = self._read(path)
+        full = self.disk.read(path)
         if level_name == "entries":
-            tail = self.tail_entries if number == self.count else []
+            tail = self.last_entries if number == self.count else []
             entries = tail if full is None else frames(full)[0]
             if len(entries) < width or frames(data) != (entries[:width], len(data)):
                 self._wrong(place, "it is not the beginning of its bundle")
@@ -419,7 +375,7 @@ class _Check:
 
     def _torn(self) -> None:
         try:
-            names = os.listdir(os.path.join(self.log, "torn"))
+            names = os.listdir(os.path.join(self.disk.log, "torn"))
         except FileNotFoundError:
             names = []
         present = set()
@@ -428,7 +384,7 @@ class _Check:
                 continue
             digest = name.removesuffix(".pending")
             present.add(digest)
-            data = self._read(f"torn/{name}") or b""
+            data = self.disk.read(f"torn/{name}") or b""
             if hashlib.sha256(data).hexdigest() != digest:
                 self._wrong(f"torn/{ascii(name)[1:-1]}", "its content is not what was set aside")
             elif name == digest and digest not in self.recovered:
