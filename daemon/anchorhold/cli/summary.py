@@ -7,7 +7,7 @@ in the log. Which files were in the prompt, whole or in part, is what the worker
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from anchorhold.cli.terminal import count, human_size, quote
@@ -97,7 +97,7 @@ def as_json(
     reason: str,
     files: Sequence[str],
     documents: Sequence[Document],
-    usage: dict[str, object],
+    usage: Mapping[str, object],
     summary: Summary,
     policy: str,
     model: str,

@@ -106,8 +106,12 @@ def main() -> int:
     low = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     fd = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, 100)  # out of the way of descriptors that a test closed
     os.close(low)
-    Player.record = staticmethod(lambda line: os.write(fd, line.encode() + b"\n") and None)
-    session.Session = Player  # type: ignore[misc,assignment]  # that is what this program is for
+
+    def write_record(line: str) -> None:
+        os.write(fd, line.encode() + b"\n")
+
+    Player.record = staticmethod(write_record)
+    vars(session)["Session"] = Player
     from anchorhold.cli.main import main
 
     return main(arguments)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +174,12 @@ def test_options_reach_the_request(stage: Stage, monkeypatch: pytest.MonkeyPatch
     (stage.folder / "n" / "a.pdf").touch()
     seen: list[Any] = []
     done = Done("stop", 1, 1, 0.1, 0.1, [])
-    monkeypatch.setattr(
-        stage.standin.Player, "ask", lambda self, request: seen.append((request, self.policy)) or iter([done])
-    )
+
+    def ask(self: Any, request: Any) -> Iterator[Done]:
+        seen.append((request, self.policy))
+        yield done
+
+    monkeypatch.setattr(stage.standin.Player, "ask", ask)
     options = ["--max-tokens", "7", "--temperature", "0", "--seed", "5", "--system", "Be brief."]
     options += ["--file", "n/a.pdf", "--file", f"{stage.folder}/n/a.pdf", "--require", "seccomp, landlock"]
     assert stage.main([], "ask", *MODEL, "--data", "n", *options, "Q") == 0

@@ -110,10 +110,13 @@ def test_asked_for_it_waits(ends: Ends) -> None:
 def test_asked_for_it_takes_a_socket_and_waits_if_it_is_non_blocking(ends: Ends) -> None:
     left, right = socket.socketpair()
     left.setblocking(False)
-    timer = threading.Timer(0.2, lambda: (right.sendall(b"sent"), right.close()))
+    timer = threading.Timer(0.2, lambda: right.sendall(b"sent"))
     timer.start()
+    closer = threading.Timer(0.4, right.close)
+    closer.start()
     assert ends.material(left.fileno(), asked=True) == "sent"
     timer.join()
+    closer.join()
     left.close()
 
 

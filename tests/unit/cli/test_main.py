@@ -56,6 +56,7 @@ def test_every_command_of_the_table_exists_and_its_help_is_the_tables(name: str)
     assert isinstance(command, click.Command) and command.name == name
     assert command.get_short_help_str(200).rstrip(".") == words.rstrip(".")
     assert root.get_command(click.Context(root), name) is command
+    assert name in root.list_commands(click.Context(root))
 
 
 def test_wrong_words(capfd: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,8 @@ def send(number: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_kills_and_raises_the_second_leaves(number: int) -> None:
-    worker, left = Worker(), []
+    worker = Worker()
+    left: list[int] = []
     with Guard(leave=left.append) as guard:
         guard.watch(worker)
         with pytest.raises(Stop) as caught:
