@@ -6,6 +6,7 @@ imported. It first lets SIGINT end the process in the ordinary way, then imports
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a redirected standard output can give
 DEBUG_VARIABLE = "ANCHORHOLD_DEBUG"
 
 
@@ -60,7 +62,7 @@ def _answer_for(command: _Command, arguments: list[str]) -> int:
     except BrokenPipeError:
         return INTERRUPTED
     except OSError as error:
-        return _flush(0) or _unexpected(error)  # standard output that cannot be written is no defect
+        return _full(error) if error.errno in FULL and error.filename is None else _unexpected(error)
     except Exception as error:  # the last line of defence: a user gets one line, not a traceback
         return _unexpected(error)
 
@@ -89,6 +91,14 @@ def _usage_text(error: _ClickException) -> str:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error.format_message()
     return "\n".join(lines)
+
+
+def _full(error: OSError) -> int:
+    from anchorhold.cli import output
+
+    output.discard_standard_output()
+    _say(f"anchorhold: cannot write to standard output: {error.strerror}")
+    return 1
 
 
 def _unexpected(error: Exception) -> int:
@@ -120,11 +130,10 @@ def _flush(code: int) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        output.discard_standard_output()
         if isinstance(error, BrokenPipeError):
+            output.discard_standard_output()
             return signals.INTERRUPTED
-        _say(f"anchorhold: cannot write to standard output: {error.strerror}")
-        return code or 1
+        return _full(error)
     return code
 
 

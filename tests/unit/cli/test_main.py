@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -16,9 +15,6 @@ import pytest
 import anchorhold
 from anchorhold.cli import main as entry
 from anchorhold.cli.root import COMMANDS, root
-
-if TYPE_CHECKING:
-    from tests.unit.cli.conftest import Stage
 
 HEAVY = (
     "anchorhold.supervisor",
@@ -122,6 +118,7 @@ def test_module_entry_in_this_process(
 
     importlib.import_module("anchorhold.__main__")  # alone it runs nothing
     assert capsys.readouterr().out == ""
+    monkeypatch.delitem(sys.modules, "anchorhold.__main__")
     monkeypatch.setattr(sys, "argv", ["anchorhold", "--version"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("anchorhold", run_name="__main__")
@@ -195,19 +192,28 @@ def test_help_into_a_closed_pipe_and_a_full_disk(tmp_path: Path) -> None:
     assert full.stderr == "anchorhold: cannot write to standard output: No space left on device\n"
 
 
-def test_a_broken_pipe_found_at_the_flush(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
-    """In a child: what Python still holds for a reader that left is dropped without a message."""
-    child = os.fork()
-    if child == 0:
-        code = 99
-        try:
-            reading, writing = os.pipe()
-            os.close(reading)
-            os.dup2(writing, 1)
-            sys.stdout = os.fdopen(1, "w", buffering=100_000, closefd=False)
-            sys.stdout.write("held")
-            code = entry.main(["ask", "--version-of-nothing"])
-            sys.stdout.flush()
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+@pytest.mark.parametrize(("full", "expected"), [(False, 130), (True, 1)])
+def test_output_that_fails_at_the_last_flush(
+    full: bool, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Python still holds is dropped: its own flush at exit finds a place to write to."""
+    saved = os.dup(1)
+    reading, writing = os.pipe()
+    os.close(reading)
+    broken = os.open("/dev/full", os.O_WRONLY) if full else os.dup(writing)
+    os.dup2(broken, 1)
+    try:
+        with os.fdopen(1, "w", buffering=100_000, closefd=False) as held:
+            monkeypatch.setattr(sys, "stdout", held)
+            held.write("held")
+            assert entry.main(["ask", "--no-such-option"]) == expected
+            held.flush()
+    finally:
+        os.dup2(saved, 1)
+        for fd in (saved, writing, broken):
+            os.close(fd)
+
+
+def test_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert entry.main(["--version"]) == 0
