@@ -13,7 +13,7 @@ export PYTHONPATH :=
 help: ## show this
 	@printf 'anchorhold: a local language model in a sealed cell that sees only the files you hand it.\n\n'
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r n t; do printf '  make %-10s %s\n' "$$n" "$$t"; done
-	@printf '\nA first run builds the engine from source, which takes about 4 minutes.\n'
+	@printf '\nA first run builds the engine from source, which takes a few minutes.\n'
 
 run: ## set everything up, then ask the demo model about a letter in docs/sample/
 	@tools/set-up run
