@@ -64,6 +64,7 @@ class Log:
         self._number = 0  # of the bundle that the tail will become
         self._count = 0  # entries in the tail
         self._bytes = 0  # bytes of those
+        self._signed = 0  # entries that were signed when it was opened
         self._closed = False
 
     @classmethod
@@ -123,8 +124,6 @@ class Log:
                 key = self._load_key()
                 with _Locked(self._lock):
                     self._catch_up()
-                    if self._count == WIDTH:
-                        self._rotate()
                     return self._sign(key)
             except OSError as error:
                 raise audit_error(error, "be signed", error.filename or self._path) from error
@@ -144,15 +143,15 @@ class Log:
         """Under the lock: the key, where the log ends, what a crash left; then be known as a writer."""
         alone = _try_lock(self._writers)
         self._make_key()
-        signed = self._stored_checkpoint()
+        self._signed = self._stored_checkpoint().size
         self._number = count_bundles(self._path)
-        if alone and self._number * WIDTH > signed.size:
-            self._number = repair_bundles(self._path, signed.size // WIDTH, self._number)
+        if alone and self._number * WIDTH > self._signed:
+            self._number = repair_bundles(self._path, self._signed, self._number)
         self._open_tail()
         self._catch_up(parse=True)
-        if self.size < signed.size:
-            raise damaged(self._path, f"{signed.size} entries are signed, {self.size} are there")
-        if alone and self.size > signed.size:
+        if self.size < self._signed:
+            raise damaged(self._path, f"{self._signed} entries are signed, {self.size} are there")
+        if alone and self.size > self._signed:
             self._sign(self._load_key())
         fcntl.flock(self._writers, fcntl.LOCK_SH)
 
@@ -238,8 +237,12 @@ class Log:
             raise damaged(self._path, "the tail holds more than a bundle")
         torn = data[end:]
         if torn:
-            if torn[2:].startswith(b'{"v":1,"seq":') and not torn[2:].startswith(_start_of(self.size)):
+            wanted = b'{"v":1,"seq":%d,' % self.size
+            start = torn[2 : 2 + len(wanted)]
+            if start.startswith(wanted[:13]) and not wanted.startswith(start):
                 raise damaged(self._path, f"entry {self.size} is missing")
+            if self.size < self._signed:
+                raise damaged(self._path, f"{self._signed} entries are signed, {self.size} are there")
             set_aside(self._path, torn)
             os.ftruncate(self._tail, self._bytes)
             self._name_torn()
@@ -302,6 +305,8 @@ class Log:
 
     def _sign(self, key: Key) -> Checkpoint:
         """Sign what is there, after everything under it is on the disk."""
+        if self._count == WIDTH:
+            self._rotate()
         old = self._stored_checkpoint()
         size = self.size
         if old.origin != key.name:
@@ -384,10 +389,6 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _start_of(seq: int) -> bytes:
-    return b'{"v":1,"seq":%d,' % seq
 
 
 def _remove_folder(path: str) -> None:

@@ -75,18 +75,22 @@ def settle(log: str, digest: str) -> None:
     fsync_path(os.path.dirname(path), directory=True)
 
 
-def repair_bundles(log: str, first: int, count: int) -> int:
-    """Check the bundles ``first`` to ``count - 1``, which no checkpoint covers whole; return how many stay.
+def repair_bundles(log: str, signed: int, count: int) -> int:
+    """Check the ``count`` bundles as far as no checkpoint covers them whole; return how many of them stay.
 
     Raises AuditError for what a power loss does not explain.
     """
-    for number in range(first, count):
+    for number in range(signed // WIDTH, count):
         path = os.path.join(log, tile_path("entries", number))
         data = read_file(path)
         if data is None:
             raise damaged(log, f"{tile_path('entries', number)} is missing")
         good, end = scan(data, number * WIDTH, parse=True)
         if good < WIDTH:
+            if number * WIDTH + good < signed:
+                raise damaged(
+                    log, f"{signed} entries are signed, entry {number * WIDTH + good} is unreadable"
+                )
             _cut(log, number, count, data, end)
             return number
         if end != len(data):
