@@ -242,8 +242,6 @@ class _Check:
         self.result.size = start + good
         self.result.bad_entries += len(self.bad)
         self.bad.clear()
-        if full:  # renaming it to a bundle is the next writer's first act
-            self._after_full(hashes)
         missing = self.result.signed - self.result.size
         if missing > 0:
             self._wrong(
@@ -252,14 +250,6 @@ class _Check:
         elif torn:
             self.result.torn_bytes = torn
             self.result.notes.append(f"the last record is torn ({torn} bytes): the next run sets it aside")
-
-    def _after_full(self, hashes: list[bytes]) -> None:
-        if self.entries_whole:
-            self.entries.add(hashes)
-        self.count += 1
-        if self.result.signed == self.count * WIDTH:
-            self._root_here(self.count, [], None)
-        self.last = []
 
     # -- the tree
 
@@ -344,7 +334,9 @@ class _Check:
     def _beyond(self, level_name: str, number: int) -> bool:
         if level_name == "entries":
             return False
-        return number >= self.count >> (8 * int(level_name))
+        # a full tail is not renamed yet, but its tiles may be there
+        count = self.count + (len(self.last) == WIDTH)
+        return number >= count >> (8 * int(level_name))
 
     def _partial(self, level_name: str, number: int, width: int) -> None:
         path = f"tile/{level_name}/{index_path(number)}"

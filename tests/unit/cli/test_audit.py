@@ -1,0 +1,217 @@
+"""``anchorhold audit list | show | verify`` through the whole command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.log import Log
+from anchorhold.cli import audit as module
+from anchorhold.cli.main import main
+from tests.unit.audit.logs import session
+
+HOSTILE = "/home/a/\x1b]0;owned\x07\x1b[2J\u202eexe.fdp\n  7  2026-01-01 forged\udcff\x9b31m"
+
+Answer = tuple[int, str, str]
+
+
+@pytest.fixture
+def state(state_dir: Path) -> Path:
+    log = Log.open(state_dir)
+    session(log, "aaaa1111", 20)
+    session(log, "aaaa2222", 2, end=False)
+    log.append(
+        "grant", "aaaa2222", {"class": "data", "path": HOSTILE, "resolved": "/home/a/\x1b[31m", "size": 1}
+    )
+    log.append(
+        "denial", "aaaa2222", {"call": "openat", "path": "/etc/passwd", "reason": "outside", "count": 3}
+    )
+    log.append("denial", "aaaa2222", {"call": "socket", "reason": "not \x1b[1m allowed", "count": "x"})
+    log.append("limit", "", {"note": "y" * 500})
+    log.checkpoint()
+    log.close()
+    return state_dir
+
+
+@pytest.fixture
+def run(state: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    def run(*arguments: str) -> Answer:
+        code = main(["--state-dir", str(state), "audit", *arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_list_for_people(run: Callable[..., Answer]) -> None:
+    code, out, err = run("list")
+    assert (code, err) == (0, "")
+    heading, *lines = out.splitlines()
+    assert heading.split() == ["SEQ", "TIME", "(UTC)", "SESSION", "KIND", "WHAT"]
+    assert len(lines) == 26 + 7 + 4
+    assert "data /home/a/0 -> /home/a/taxes/2025/roof.pdf" in lines[4]
+    assert "sha256=abababababab " in lines[4]
+    assert "openat /etc/passwd reason=outside count=3" in out
+    assert lines[-1].split()[3:4] == ["-"]
+    assert max(map(len, lines)) < 400
+
+
+def test_hostile_paths_are_harmless(run: Callable[..., Answer]) -> None:
+    for arguments in (
+        ["list"],
+        ["show", "33"],
+        ["show", "aaaa2222"],
+        ["list", "--json"],
+        ["show", "33", "--json"],
+    ):
+        code, out, _ = run(*arguments)
+        assert code == 0
+        assert out.isascii() or "--json" not in arguments
+        assert all(line.isprintable() for line in out.splitlines()), arguments
+        assert (
+            len(
+                [
+                    line
+                    for line in out.splitlines()
+                    if "forged" in line and "x1b" not in line and "u001b" not in line
+                ]
+            )
+            == 0
+        )
+
+
+def test_list_as_json_is_the_entries_own_fields(run: Callable[..., Answer], state: Path) -> None:
+    code, out, _ = run("list", "--json")
+    entries = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [entry["seq"] for entry in entries] == list(range(len(entries)))
+    (hostile,) = [entry for entry in entries if entry.get("path") == HOSTILE]
+    assert os.fsencode(hostile["path"]) == os.fsencode(HOSTILE)
+    assert len(hostile["nonce"]) == 32
+
+
+def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(*arguments: str) -> int:
+        code, out, err = run("list", "--json", *arguments)
+        assert (code, err) == (0, "")
+        return len(out.splitlines())
+
+    assert count("--session", "aaaa1111") == 26
+    assert count("--kind", "denial") == 2
+    assert count("--kind", "denial", "--kind", "session.start") == 4
+    assert count("--path", "/etc") == 1
+    assert count("--path", "passwd") == 1
+    assert count("--path", "/home/a/1*", "--session", "aaaa1111") == 11
+    assert count("--since", "-1h") == count()
+    assert count("--until", "-1h") == 0
+    assert count("--since", "2020-01-01", "--until", "2020-12-31T23:59:59Z") == 0
+    monkeypatch.setenv("HOME", "/home/a")
+    assert count("--path", "~/1", "--kind", "grant") == 2
+    assert count("--path", "~", "--kind", "denial") == 0
+    monkeypatch.chdir("/etc")
+    assert count("--path", "./passwd") == 1
+    assert count("--path", "**/etc/*") == 1
+
+
+def test_a_day_is_included_whole() -> None:
+    start, end = module._moment("2026-01-31"), module._moment("2026-01-31", end=True)
+    assert start is not None and end is not None
+    assert (end - start).days == 1
+    exact = module._moment("2026-01-31T00:00", end=True)
+    assert exact == start
+
+
+@pytest.mark.parametrize("text", ["yesterday", "-5x", "2026-13-01", "-999999w", "", "-\u0663d"])
+def test_a_time_that_is_none(run: Callable[..., Answer], text: str) -> None:
+    code, out, err = run("list", "--since", text)
+    assert (code, out) == (2, "")
+    assert "is no time" in err and "2026-01-31" in err
+
+
+def test_show_one_entry(run: Callable[..., Answer]) -> None:
+    code, out, _ = run("show", "4")
+    assert code == 0
+    fields = dict(line.split(None, 1) for line in out.splitlines())
+    assert (fields["seq"], fields["kind"], fields["class"], fields["size"]) == ("4", "grant", "data", "12345")
+    code, out, _ = run("show", "4", "--json")
+    assert json.loads(out)["seq"] == 4
+
+
+def test_show_a_session(run: Callable[..., Answer]) -> None:
+    code, out, _ = run("show", "aaaa1")
+    assert code == 0
+    assert "session   aaaa1111" in out
+    assert "1 session.end" in out and "no end" not in out
+    assert "shown     1 files of class data" in out
+    assert "refused   0 requests" in out
+    code, out, _ = run("show", "aaaa2222")
+    assert "no end" in out
+    assert "refused   4 requests" in out  # a count that is no number counts as one
+    code, out, _ = run("show", "aaaa2222", "--json")
+    assert {json.loads(line)["session"] for line in out.splitlines()} == {"aaaa2222"}
+
+
+@pytest.mark.parametrize("which", ["999999", "bbbb", "", "9" * 40])
+def test_show_what_is_not_there(run: Callable[..., Answer], which: str) -> None:
+    code, out, err = run("show", which)
+    assert (code, out) == (1, "")
+    assert "no entry and no session" in err
+
+
+def test_show_more_than_one(run: Callable[..., Answer]) -> None:
+    code, _, err = run("show", "aaaa")
+    assert code == 2
+    assert "2 sessions begin with 'aaaa'" in err and "aaaa1111" in err
+
+
+def test_a_session_of_digits(state: Path, run: Callable[..., Answer]) -> None:
+    log = Log.open(state)
+    session(log, "1234567890123456", 1)
+    log.close()
+    code, out, _ = run("show", "1234567890")
+    assert code == 0 and "session   1234567890123456" in out
+
+
+def test_verify(run: Callable[..., Answer], state: Path) -> None:
+    code, out, err = run("verify")
+    assert (code, err) == (0, "")
+    assert "the log verifies" in out
+    vkey = (state / "log/vkey").read_text().strip()
+    code, out, _ = run("verify", "--json", "--key", vkey)
+    assert code == 0 and json.loads(out)["ok"] is True
+
+
+def test_verify_names_the_first_bad_entry(run: Callable[..., Answer], state: Path) -> None:
+    tail = state / "log/tail"
+    tail.write_bytes(tail.read_bytes().replace(b"/home/a/7", b"/home/b/7"))
+    code, out, err = run("verify")
+    assert code == 5
+    assert "WRONG    entry 11 (tail)" in out
+    assert "entry 11" in err and "does not verify" in err
+    code, out, err = run("verify", "--json")
+    assert code == 5
+    assert json.loads(out)["first_bad"]["seq"] == 11
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_no_log_yet(tmp_path: Path, capfd: pytest.CaptureFixture[str], command: str) -> None:
+    assert main(["--state-dir", str(tmp_path), "audit", command]) == 1
+    assert "there is no audit log" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_entry_stops_the_list(run: Callable[..., Answer], state: Path) -> None:
+    log = Log.open(state)
+    for _ in range(256):
+        log.append("limit", "", {})
+    log.close()
+    bundle = state / "log/tile/entries/000"
+    bundle.write_bytes(bundle.read_bytes().replace(b'{"v":1,"seq":9,', b'["v":1,"seq":9,'))
+    code, out, err = run("list", "--json")
+    assert code == 1
+    assert len(out.splitlines()) == 9  # what is before it
+    assert "entry 9 " in err and "audit verify" in err

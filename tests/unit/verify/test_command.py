@@ -1,0 +1,70 @@
+"""``python -m anchorhold.verify``, and what it may import."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.log import Log
+from anchorhold.verify.__main__ import main
+from tests.unit.audit.logs import filled, session
+
+DAEMON = Path(__file__).parents[3] / "daemon"
+
+
+def test_exit_codes_and_text(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(state_dir)]) == 1
+    assert "there is no audit log" in capsys.readouterr().err
+    filled(state_dir, 3).close()
+    assert main([str(state_dir)]) == 0
+    assert "the log verifies" in capsys.readouterr().out
+    vkey = (state_dir / "log/vkey").read_text()
+    assert main([str(state_dir), "--key", vkey, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["ok"], result["entries"], result["signed"], result["first_bad"]) == (True, 3, 3, None)
+    tail = state_dir / "log/tail"
+    tail.write_bytes(tail.read_bytes().replace(b'"n":1}', b'"n":7}'))
+    assert main([str(state_dir)]) == 5
+    text = capsys.readouterr().out
+    assert "WRONG    entry 1 (tail)" in text and "1 entries before the first bad one, 1 after it" in text
+    assert main([str(state_dir), "--json"]) == 5
+    assert json.loads(capsys.readouterr().out)["first_bad"]["seq"] == 1
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+
+
+def test_rules_reach_the_verdict(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log.open(state_dir)
+    session(log, "one")
+    log.append("grant", "one", {"class": "data", "path": "/x"})
+    log.append("limit", "one", {})
+    log.checkpoint()
+    log.close()
+    assert main([str(state_dir)]) == 5
+    text = capsys.readouterr().out
+    assert "entry 9 (tail): grant after its session's end" in text
+    assert "9 entries before the first bad one, 1 after it" in text
+
+
+def test_it_runs_alone(state_dir: Path, tmp_path: Path) -> None:
+    """Only this package is copied away, and the interpreter sees nothing else of ours."""
+    filled(state_dir, 300).close()
+    package = tmp_path / "alone/anchorhold"
+    shutil.copytree(DAEMON / "anchorhold/verify", package / "verify")
+    (package / "__init__.py").touch()
+    run = subprocess.run(
+        [sys.executable, "-P", "-m", "anchorhold.verify", str(state_dir)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "alone")},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "300 signed" in run.stdout
