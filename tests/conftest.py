@@ -36,6 +36,13 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
 
 
 @pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that this test starts carry no coverage measurement: for what they import, and how fast."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
 def state_dir(tmp_path: Path) -> Path:
     """Where a test keeps its log. It does not exist yet."""
     return tmp_path / "state"

@@ -55,3 +55,8 @@ def test_a_checkout_in_a_closed_directory_is_reached(tmp_path: Path) -> None:
     assert run("cat", inner / "file").stdout == "here"
     assert run("cat", closed / "secret").returncode != 0
     assert (closed / "secret").read_text() == "there"
+
+
+def test_unmeasured_processes_load_no_coverage(unmeasured: None) -> None:
+    done = runner([])(sys.executable, "-c", "import sys; print('coverage' in sys.modules)")
+    assert done.stdout == "False\n"
