@@ -21,7 +21,16 @@ import os
 import threading
 
 from anchorhold.audit.entry import Encoder, encode_fields, scan
-from anchorhold.audit.files import audit_error, fsync_path, make_folders, read_fd, read_file, replace
+from anchorhold.audit.files import (
+    TMP,
+    audit_error,
+    fsync_path,
+    make_folders,
+    read_fd,
+    read_file,
+    remove_quietly,
+    replace,
+)
 from anchorhold.audit.note import Checkpoint, Key
 from anchorhold.audit.recover import (
     count_bundles,
@@ -65,7 +74,7 @@ class Log:
         self._count = 0  # entries in the tail
         self._bytes = 0  # bytes of those
         self._signed = 0  # entries that were signed when it was opened
-        self._closed = False
+        self._closed = self._unsynced = False
 
     @classmethod
     def open(cls, state_dir: Path, *, durability: str = "write") -> Log:
@@ -97,7 +106,11 @@ class Log:
         return self._number * WIDTH + self._count
 
     def append(self, kind: str, session: str, fields: dict[str, object]) -> int:
-        """Write one entry and return its ``seq``. Raises AuditError; then the entry is not in the log."""
+        """Write one entry and return its ``seq``.
+
+        Raises AuditError: then it is not in the log. (After a failed fsync it may be; the log then takes no
+        more entries, since the kernel reports such an error once and forgets the data.)
+        """
         rest = encode_fields(fields)
         with self._mutex:
             self._check_usable()
@@ -111,7 +124,9 @@ class Log:
                 finally:
                     fcntl.flock(self._lock, fcntl.LOCK_UN)
                 if self._sync:  # outside the lock: the syncs of several writers become one
+                    self._unsynced = True
                     os.fdatasync(self._tail)
+                    self._unsynced = False
             except OSError as error:
                 raise audit_error(error, "be written", self._file("tail")) from error
         return seq
@@ -145,6 +160,9 @@ class Log:
         self._make_key()
         self._signed = self._stored_checkpoint().size
         self._number = count_bundles(self._path)
+        if alone:
+            leftovers = [name for name in os.listdir(self._path) if name.startswith(TMP)]
+            remove_quietly([self._file(name) for name in leftovers])
         if alone and self._number * WIDTH > self._signed:
             self._number = repair_bundles(self._path, self._signed, self._number)
         self._open_tail()
@@ -363,6 +381,8 @@ class Log:
     def _check_usable(self) -> None:
         if self._closed:
             raise AuditError("the audit log is closed")
+        if self._unsynced:
+            raise AuditError("the audit log's disk failed; nothing more is written", hint="Check the disk.")
         if os.getpid() != self._pid:
             raise AuditError("the audit log was opened by another process; open it again after a fork")
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from anchorhold.audit import log as log_module
 from anchorhold.audit import recover
 from anchorhold.audit.log import Log
 from anchorhold.errors import AuditError
@@ -201,11 +200,12 @@ def test_stopped_at_every_step(state_dir: Path, tmp_path: Path, what: str) -> No
         if state_dir.exists():
             shutil.copytree(state_dir, copy)
         finished = False
-        log = None
+        opened: list[Log] = []
         with pytest.MonkeyPatch.context() as patch:
             try:
                 if what in ("rotate", "checkpoint"):
                     log = Log.open(copy)
+                    opened.append(log)
                     for _ in range(5 if what == "rotate" else 450):
                         log.append("limit", "t", {})
                     crash_points(patch, stop_at)
@@ -214,12 +214,12 @@ def test_stopped_at_every_step(state_dir: Path, tmp_path: Path, what: str) -> No
                     log.checkpoint()
                 else:
                     crash_points(patch, stop_at)
-                    log = Log.open(copy)
+                    opened.append(Log.open(copy))
                 finished = True
             except Stop:
                 pass
-        if log is not None:
-            abandon(log)
+        for dead in opened:
+            abandon(dead)
         again = Log.open(copy)
         found = records(copy)
         if what != "repair":
@@ -337,7 +337,7 @@ def test_an_interrupt_between_write_and_bookkeeping(state_dir: Path, monkeypatch
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(log_module.os, "write", interrupted)
+        patch.setattr(os, "write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             log.append("limit", "s", {"n": 3})
     assert log.append("limit", "s", {"n": 4}) == 4

@@ -21,7 +21,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     now = time.time_ns()
-    monkeypatch.setattr(digests.time, "time_ns", lambda: now + 10_000_000_000)
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10_000_000_000)
     return path
 
 

@@ -210,9 +210,14 @@ def test_a_sync_that_fails_is_no_record(state_dir: Path, monkeypatch: pytest.Mon
     def failing(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(os, "fdatasync", failing)
-    with pytest.raises(AuditError, match="Input/output error"):
-        log.append("limit", "s", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(AuditError, match="Input/output error"):
+            log.append("limit", "s", {})
+    # the next fdatasync would succeed, and the lost page would stay lost
+    for _ in range(2):
+        with pytest.raises(AuditError, match="disk failed"):
+            log.append("limit", "s", {})
     log.close()
 
 

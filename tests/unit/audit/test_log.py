@@ -130,7 +130,12 @@ def test_reopening_goes_on_where_it_was(state_dir: Path) -> None:
 def test_fsync_keeps_the_same_log(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (synced.append(fd), real(fd)))
+
+    def fdatasync(fd: int) -> None:
+        synced.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
     log = Log.open(state_dir, durability="fsync")
     for number in range(260):
         log.append("limit", "s", {"n": number})
@@ -213,6 +218,14 @@ def test_removal_while_in_use_is_noticed(state_dir: Path) -> None:
     log.close()
 
 
+def test_a_vanished_checkpoint_is_noticed_while_open(state_dir: Path) -> None:
+    log = filled(state_dir, 3)
+    (state_dir / "log/checkpoint").unlink()
+    with pytest.raises(AuditError, match="checkpoint is gone"):
+        log.checkpoint()
+    log.close()
+
+
 @pytest.mark.parametrize("name", ["key", "checkpoint"])
 def test_never_a_second_key_nor_a_new_beginning(state_dir: Path, name: str) -> None:
     filled(state_dir, 3).close()
@@ -230,6 +243,17 @@ def test_a_start_cut_short_after_the_key(state_dir: Path) -> None:
     Log.open(state_dir).close()
     assert (state_dir / "log/vkey").read_bytes() == vkey
     good(state_dir)
+
+
+def test_what_a_crash_left_half_written_is_swept_away(state_dir: Path) -> None:
+    first = Log.open(state_dir)
+    leftover = state_dir / "log/.tmp-checkpoint-1"
+    leftover.touch()
+    Log.open(state_dir).close()
+    assert leftover.exists()  # it may be a living writer's
+    first.close()
+    Log.open(state_dir).close()
+    assert not leftover.exists()
 
 
 def test_a_damaged_checkpoint_stops_the_start(state_dir: Path) -> None:
@@ -312,7 +336,7 @@ def test_opening_imports_nothing_heavy(state_dir: Path) -> None:
     )
     run = subprocess.run(
         [sys.executable, "-c", script, str(state_dir)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "daemon")},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[3] / "daemon")},
         capture_output=True,
         text=True,
         timeout=30,

@@ -61,7 +61,7 @@ def test_it_runs_alone(state_dir: Path, tmp_path: Path) -> None:
     (package / "__init__.py").touch()
     run = subprocess.run(
         [sys.executable, "-P", "-m", "anchorhold.verify", str(state_dir)],
-        env={**os.environ, "PYTHONPATH": str(tmp_path / "alone")},
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "alone")},
         capture_output=True,
         text=True,
         timeout=30,

@@ -240,11 +240,14 @@ def broken(*events: tuple[str, str, dict[str, Any]]) -> list[str | None]:
     return [rules.check({"kind": kind, "session": session, **fields}) for kind, session, fields in events]
 
 
-START, SEALED, END = ("session.start", "s", {}), ("session.sealed", "s", {}), ("session.end", "s", {})
+Event = tuple[str, str, dict[str, Any]]
+START: Event = ("session.start", "s", {})
+SEALED: Event = ("session.sealed", "s", {})
+END: Event = ("session.end", "s", {})
 
 
 def test_a_whole_session_breaks_no_rule() -> None:
-    events = (
+    events: tuple[Event, ...] = (
         ("policy.load", "", {}),
         START,
         ("grant", "s", {"class": "runtime"}),
