@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from anchorhold.audit.log import Log
 from anchorhold.verify.__main__ import main
 from tests.unit.audit.logs import filled, session
 
-DAEMON = Path(__file__).parents[3] / "daemon"
+TESTS = Path(__file__).parents[2]
+DAEMON = TESTS.parent / "daemon"
+PAGE = TESTS.parent / "docs/audit-log.md"
 
 
 def test_exit_codes_and_text(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +71,36 @@ def test_it_runs_alone(state_dir: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert "300 signed" in run.stdout
+
+
+def test_the_pages_commands_work_by_hand(state_dir: Path, tmp_path: Path) -> None:
+    """The shell commands of docs/audit-log.md, but openssl's own line, which Python does here."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    filled(state_dir, 7).close()
+    shutil.copytree(state_dir / "log", tmp_path / "copy")
+    blocks = [part.split("```")[0] for part in PAGE.read_text().split("```sh\n")[1:]]
+    script = "set -e\n" + "\n".join(line for line in "".join(blocks).splitlines() if "openssl" not in line)
+    run = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path / "copy", capture_output=True, text=True, timeout=30, check=True
+    )
+    lines = run.stdout.splitlines()
+    (digest,) = [line.split()[0] for line in lines if line.endswith("  -")]
+    assert "".join("".join(lines[-2:]).split()) == digest
+    key = load_der_public_key((tmp_path / "copy/key.der").read_bytes())
+    assert isinstance(key, Ed25519PublicKey)
+    key.verify((tmp_path / "copy/signature").read_bytes(), (tmp_path / "copy/text").read_bytes())
+
+
+def test_each_guarantee_of_the_page_names_a_test_that_exists() -> None:
+    text = PAGE.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| L")]
+    assert len(rows) == 12
+    for row in rows:
+        file = ""
+        for name in re.findall(r"`([\w/.]*(?:::\w+)?)`", row.split("|")[3]):
+            file = name.partition("::")[0] or file
+            base = TESTS if file == "test_architecture.py" else TESTS / "unit"
+            test = name.partition("::")[2]
+            assert f"def {test}" in (base / file).read_text() if test else (base / file).exists(), name
