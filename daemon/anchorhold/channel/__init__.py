@@ -1,1 +1,1 @@
-"""The framed message protocol between supervisor, worker and gateway. Strict and length-limited, both ways."""
+"""The framed message protocol between supervisor, worker and gateway. Strict and length-limited."""

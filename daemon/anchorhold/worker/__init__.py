@@ -1,1 +1,1 @@
-"""What runs inside the cell: the engine, the readers of documents, the answering. Imports `channel` alone of ours."""
+"""What runs inside the cell: engine, readers of documents, answering. Imports `channel` alone of ours."""

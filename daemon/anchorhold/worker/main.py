@@ -16,11 +16,13 @@ from anchorhold.channel.errors import ProtocolError
 from anchorhold.worker import bindings, template
 from anchorhold.worker.answer import Answerer
 from anchorhold.worker.bindings import StopFlag
+from anchorhold.worker.documents.readers import Readers
 from anchorhold.worker.engine import Engine
 from anchorhold.worker.failure import Failure
 from anchorhold.worker.outbox import Outbox
 
 _MOST_STOPPED = 1000  # requests stopped before they began
+_readers = Readers()
 
 
 def prepare(config: dict[str, Any]) -> dict[str, str]:
@@ -33,7 +35,8 @@ def prepare(config: dict[str, Any]) -> dict[str, str]:
     c.llama_backend_init()
     bindings.stop_callback(c)
     template.warm_up()
-    return {"llama.cpp": c.llama_version().decode(), "jinja2": template.jinja2.__version__}
+    _readers.prepare(config.get("suffixes"))
+    return {"llama.cpp": c.llama_version().decode("utf-8", "replace")}
 
 
 class Inbox(threading.Thread):
@@ -128,7 +131,7 @@ def _load(message: messages.Message, outbox: Outbox, stop: StopFlag) -> Answerer
     try:
         engine = Engine(bindings.load(), stop)
         engine.load(message["path"], message["context"], message["threads"])
-        answerer = Answerer(engine, outbox)
+        answerer = Answerer(engine, _readers, outbox)
     except Failure as failure:
         outbox.send("failed", id=None, code=failure.code, message=failure.message, detail=failure.detail)
         return None
