@@ -1,0 +1,126 @@
+"""What the broker writes down, and when: before the effect, always.
+
+Repeated identical denials are merged: the first one is an entry at once, those that follow within
+a second are one more entry with their count. The sum of the counts is the exact number.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from anchorhold.audit.log import Log
+
+MERGE_SECONDS = 1.0
+MERGE_KEYS = 4096
+EXAMPLES = 20
+
+
+def text(path: bytes) -> str:
+    """A path for the log: bytes that are no UTF-8 stay, as surrogate escapes."""
+    return path.decode("utf-8", "surrogateescape")
+
+
+class Recorder:
+    """Appends the entries of one session. Every method raises AuditError when nothing could be written."""
+
+    def __init__(self, log: Log, session: str) -> None:
+        self.log = log
+        self.session = session
+        self.request: str | None = None
+        self.phase = "boot"
+        self.denied = 0
+        self.shown: dict[bytes, tuple[str, int]] = {}
+        self.lists = 0
+        self.examples: dict[tuple[str, bytes, str], int] = {}
+        self._pending: dict[tuple[str, bytes, str], int] = {}
+        self._flush_at = 0.0
+
+    def _append(self, kind: str, fields: dict[str, object]) -> int:
+        if self.request is not None:
+            fields["request"] = self.request
+        return self.log.append(kind, self.session, fields)
+
+    def event(self, kind: str, **fields: object) -> int:
+        """Any other entry of the session."""
+        self.flush()
+        return self._append(kind, fields)
+
+    def grant(
+        self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str
+    ) -> None:
+        """One descriptor is about to be handed over."""
+        self._append(
+            "grant",
+            {
+                "path": text(path),
+                "resolved": text(resolved),
+                "class": cls,
+                "sha256": sha256,
+                "size": size,
+                "mode": mode,
+                "phase": self.phase,
+            },
+        )
+        if cls == "data":
+            self.shown[resolved] = (sha256, size)
+
+    def listing(self, path: bytes, resolved: bytes, cls: str, names: int, hidden: int) -> None:
+        """The names in a folder are about to be told."""
+        self._append(
+            "list",
+            {"path": text(path), "resolved": text(resolved), "class": cls, "names": names, "hidden": hidden,
+             "phase": self.phase},
+        )  # fmt: skip
+        if cls == "data":
+            self.lists += 1
+
+    def denial(self, call: str, path: bytes, reason: str) -> None:
+        """One request is about to be refused."""
+        self.denied += 1
+        key = (call, path, reason)
+        waiting = self._pending.get(key)
+        if waiting is not None:
+            self._pending[key] = waiting + 1
+        else:
+            if len(self._pending) >= MERGE_KEYS:
+                self.flush()
+            self._deny(key, 1)
+            self._pending[key] = 0
+        if key in self.examples or len(self.examples) < EXAMPLES:
+            self.examples[key] = self.examples.get(key, 0) + 1
+        now = time.monotonic()
+        if not self._flush_at:
+            self._flush_at = now + MERGE_SECONDS
+        elif now >= self._flush_at:
+            self.flush()
+
+    def _deny(self, key: tuple[str, bytes, str], count: int) -> None:
+        call, path, reason = key
+        fields: dict[str, object] = {"call": call, "reason": reason, "count": count, "phase": self.phase}
+        if path:
+            fields["path"] = text(path)
+        self._append("denial", fields)
+
+    def flush_due(self) -> float | None:
+        """Seconds until counted denials must be written, or None if none waits."""
+        if not self._flush_at:
+            return None
+        return max(0.0, self._flush_at - time.monotonic())
+
+    def flush(self) -> None:
+        """Write the counts that wait."""
+        if not self._flush_at:
+            return
+        pending, self._pending = self._pending, {}
+        self._flush_at = 0.0
+        for key, count in pending.items():
+            if count:
+                self._deny(key, count)
+
+
+def new_session() -> str:
+    """A session's name: 64 random bits in hex."""
+    return os.urandom(8).hex()

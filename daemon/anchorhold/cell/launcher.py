@@ -1,0 +1,239 @@
+"""Builds the cell around itself and becomes the worker. Run as a file, by the supervisor only.
+
+``python -I -S -B launcher.py`` with an empty environment and these descriptors: 0 /dev/null, 1 and
+2 a pipe that the supervisor reads, 3 the configuration (marshal, read to its end), 4 the setup
+socket, 5 the channel from the supervisor, 6 the channel to it. All others are closed first.
+
+Single-threaded until the engine is imported, no way back, and every child path ends in
+``os._exit``. What it tells the supervisor on the setup socket is text, one ``key<TAB>value`` a
+line, first line the kind of message: the supervisor trusts none of it with more than words.
+
+The process that the supervisor started stays outside the new PID namespace as the parent of the
+worker, waits for it and passes on how it ended. It holds nothing but the read end of that wait.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import select
+import sys
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+import _socket  # noqa: E402  (socket.py costs several ms and adds nothing needed here)
+
+from anchorhold.cell import filters, layers  # noqa: E402
+from anchorhold.kernel import libc, namespaces, pidfd, prctl, syscalls  # noqa: E402
+
+CONFIG_FD = 3
+SETUP_FD = filters.SETUP_FD
+FROM_SUPERVISOR_FD = 5
+TO_SUPERVISOR_FD = 6
+FIRST_FREE_FD = 7
+
+SIGKILL = 9
+PROT_READ_EXEC = 0x5
+MAP_PRIVATE_ANONYMOUS = 0x22
+SCM_RIGHTS = 1
+
+
+class Setup:
+    """The setup socket: short texts, with descriptors beside them."""
+
+    def __init__(self, fd: int) -> None:
+        self.socket = _socket.socket(fileno=fd)
+
+    def tell(self, kind: str, words: dict[str, str], fds: tuple[int, ...] = ()) -> None:
+        lines = [kind]
+        for key, value in words.items():
+            lines.append(f"{key}\t{value}".replace("\n", " "))
+        data = "\n".join(lines).encode("utf-8", "replace")
+        rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        control = [(_socket.SOL_SOCKET, SCM_RIGHTS, rights)] if fds else []
+        self.socket.sendmsg([data], control)
+
+    def wait_for_seal(self) -> None:
+        """Block until the supervisor has closed the boot listener. read(2): the filter allows no recvmsg."""
+        if os.read(SETUP_FD, 16) != b"seal":
+            os._exit(1)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def main() -> None:
+    config = read_config()
+    os.closerange(FIRST_FREE_FD, 1 << 16)
+    libc.syscall(syscalls.NR["close_range"], FIRST_FREE_FD, 0xFFFFFFFF, 0)
+    setup = Setup(SETUP_FD)
+    die_with(config["supervisor"])
+
+    held: dict[str, str] = dict(config["held"])
+    missing: dict[str, str] = {}
+    put_on(layers.Rlimits(config["rlimits"]), held, missing)
+    if os.getuid() == 0 and config["user"] is not None:
+        # Giving up uid 0 also gives up the right to namespaces without a user namespace: try first.
+        if user_namespaces_work():
+            put_on(layers.User(*config["user"]), held, missing)
+            die_with(config["supervisor"])
+        enter_namespaces(held, missing)
+        if "user" not in held:
+            missing["user"] = "stays root: without user namespaces the other layers need its rights"
+    else:
+        enter_namespaces(held, missing)
+
+    alive_read, alive_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(alive_write)
+            become_worker(config, setup, held, missing, alive_read)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one, in this block
+        finally:
+            os._exit(1)
+    setup.tell("child", {"pid": str(child)}, (pidfd.pidfd_open(child),))
+    for fd in (SETUP_FD, FROM_SUPERVISOR_FD, TO_SUPERVISOR_FD, alive_read):
+        os.close(fd)
+    layers.Capabilities().apply()
+    _pid, status = os.waitpid(child, 0)
+    os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def read_config() -> dict:  # type: ignore[type-arg]  # typing is not imported here; the supervisor wrote it
+    chunks = []
+    while chunk := os.read(CONFIG_FD, 1 << 16):
+        chunks.append(chunk)
+    os.close(CONFIG_FD)
+    config = marshal.loads(b"".join(chunks))
+    assert isinstance(config, dict)
+    return config
+
+
+def die_with(parent: int) -> None:
+    """Die when the supervisor does; also if it died before this line (prctl(2), PR_SET_PDEATHSIG)."""
+    prctl.set_pdeathsig(SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def put_on(layer, held: dict[str, str], missing: dict[str, str]) -> bool:  # type: ignore[no-untyped-def]
+    """Apply a layer, or note by name why it is missing. The supervisor decides what that means."""
+    try:
+        layer.apply()
+    except OSError as error:
+        missing[layer.name] = str(error)
+        return False
+    held[layer.name] = layer.describe()
+    return True
+
+
+def user_namespaces_work() -> bool:
+    """Whether this process could enter a user namespace: tried in a child that ends at once."""
+    child = os.fork()
+    if child == 0:
+        try:
+            namespaces.unshare(namespaces.CLONE_NEWUSER)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def enter_namespaces(held: dict[str, str], missing: dict[str, str]) -> None:
+    """All namespaces at once; else each that can be had, with the reason for each that cannot."""
+    every = layers.Namespaces()
+    try:
+        every.apply()
+        held.update(every.describe())
+        return
+    except OSError as error:
+        if every.held:
+            raise
+        reason = str(error)
+    for name in layers.NAMESPACES:
+        single = layers.Namespaces((name,))
+        try:
+            single.apply()
+            held.update(single.describe())
+        except OSError as error:
+            missing[name] = str(error) if name != "userns" else reason
+
+
+def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]
+    prctl.set_pdeathsig(SIGKILL)
+    poller = select.poll()
+    poller.register(alive, 0)
+    if poller.poll(0):  # the waiting parent was gone before the line above
+        os._exit(1)
+    os.close(alive)
+
+    if "userns" in held:
+        # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
+        layers.Rlimits({"RLIMIT_NPROC": config["tasks"]}).apply()
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["HOME"] = "/"
+    # Opened here, by the process itself: whoever holds it needs no right to trace, whatever Yama says.
+    memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
+    maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+    if "utsns" in held:
+        namespaces.sethostname("anchorhold")
+    if "mountns" in held:
+        put_on(layers.Root(), held, missing)
+    else:
+        missing["root"] = "needs a mount namespace"
+    put_on(layers.Capabilities(), held, missing)
+    put_on(layers.NoNewPrivileges(), held, missing)
+    put_on(layers.Landlock(), held, missing)
+    put_on(layers.Dumpable(), held, missing)
+
+    tgid = os.getpid()
+    sealed_program = filters.sealed_filter(tgid)
+    boot = layers.Seccomp(filters.boot_filter(tgid))
+    if not put_on(boot, held, missing):
+        setup.tell("failed", {"seccomp": missing["seccomp"]})
+        os._exit(1)
+    words = {"tgid": str(tgid)}
+    words.update({f"held.{name}": text for name, text in held.items()})
+    words.update({f"missing.{name}": text for name, text in missing.items()})
+    setup.tell("cell", words, (boot.listener, memory))
+    for fd in (boot.listener, memory):
+        os.close(fd)
+
+    sys.path[:] = config["path"]
+    sys.argv[:] = ["worker"]
+    entry = __import__(config["entry"], fromlist=["prepare"])
+    versions = entry.prepare(config["worker"]) or {}
+    setup.tell("ready", {str(name): str(version) for name, version in versions.items()})
+    setup.wait_for_seal()
+    seal(setup, sealed_program, maps)
+    os._exit(entry.serve(FROM_SUPERVISOR_FD, TO_SUPERVISOR_FD, config["worker"]))
+
+
+def seal(setup: Setup, program: bytes, maps: int) -> None:
+    """Boot is over: nothing becomes executable any more, and the kernel asks on a listener of its own.
+
+    The supervisor gets the map of this memory along, reads it now that nothing executable can be added, and
+    refuses the worker if anything is both writable and executable. Ends the process rather than go on
+    unsealed if the trial mapping at the end is not refused.
+    """
+    words: dict[str, str] = {}
+    missing: dict[str, str] = {}
+    put_on(layers.Mdwe(), words, missing)
+    sealed = layers.Seccomp(program, all_threads=True)
+    sealed.apply()
+    told = {f"held.{name}": value for name, value in words.items()}
+    told.update({f"missing.{name}": value for name, value in missing.items()})
+    setup.tell("sealed", told, (sealed.listener, maps))
+    os.close(sealed.listener)
+    os.close(maps)
+    setup.close()
+    # The supervisor waits for this very question on the new listener before it calls the worker sealed.
+    trial = libc.raw_syscall(syscalls.NR["mmap"], 0, 4096, PROT_READ_EXEC, MAP_PRIVATE_ANONYMOUS, -1, 0)
+    if trial >= 0:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

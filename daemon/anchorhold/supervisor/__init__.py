@@ -1,0 +1,1 @@
+"""The trusted side: starts workers, answers them, keeps the record, holds the limits, kills."""

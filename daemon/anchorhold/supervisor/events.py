@@ -1,0 +1,65 @@
+"""What a session tells its caller while it works. Texts come from the worker: untrusted, raw."""
+
+from __future__ import annotations
+
+
+class Event:
+    """Base of all events."""
+
+    __slots__ = ()
+
+
+class Phase(Event):
+    """The worker has reached ``name``: "boot", "sealed", "loaded"."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class Progress(Event):
+    """``done`` of ``total`` of a stage ("load", "read", "prompt"); total 0 where it is not known."""
+
+    __slots__ = ("done", "stage", "total")
+
+    def __init__(self, stage: str, done: int, total: int) -> None:
+        self.stage, self.done, self.total = stage, done, total
+
+
+class Document(Event):
+    """What became of one document: "used", "partial", "unused" or "skipped", and why."""
+
+    __slots__ = ("outcome", "path", "reason", "tokens")
+
+    def __init__(self, path: str, outcome: str, reason: str, tokens: int) -> None:
+        self.path, self.outcome, self.reason, self.tokens = path, outcome, reason, tokens
+
+
+class Token(Event):
+    """A piece of the answer."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Done(Event):
+    """The answer is complete: "stop", "length" or "cancelled"; counts in tokens, times in seconds."""
+
+    __slots__ = ("files", "output_seconds", "output_tokens", "prompt_seconds", "prompt_tokens", "reason")
+
+    def __init__(
+        self,
+        reason: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        prompt_seconds: float,
+        output_seconds: float,
+        files: list[str],
+    ) -> None:
+        self.reason = reason
+        self.prompt_tokens, self.output_tokens = prompt_tokens, output_tokens
+        self.prompt_seconds, self.output_seconds = prompt_seconds, output_seconds
+        self.files = files

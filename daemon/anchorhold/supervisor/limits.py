@@ -1,0 +1,196 @@
+"""Limits of one worker, each by the best mechanism that this machine gives, named as it is.
+
+cgroup v2 where this process may create a group with the controller; else rlimits, processor
+affinity, and a look every tenth of a second that kills. What cannot be held is said, not assumed.
+Sources: Documentation/admin-guide/cgroup-v2.rst, getrlimit(2), sched_setaffinity(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+
+from anchorhold.kernel import cgroup as cgroups
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from anchorhold.kernel.cgroup import Cgroup
+    from anchorhold.policy.schema import Limits as LimitsPolicy
+
+WATCH_SECONDS = 0.1
+DATA_SLACK = 512 << 20
+"""Bytes over the memory limit at which the kernel itself refuses: room for stacks that are reserved, not used."""
+DESCRIPTORS = 256
+
+
+class Exceeded(Exception):
+    """The worker is over a limit and must die."""
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
+class Limits:
+    """The plan for one worker, and the watch over it."""
+
+    def __init__(self, policy: LimitsPolicy, session: str) -> None:
+        self.policy = policy
+        self.mechanisms: dict[str, str] = {}
+        self.cgroup: Cgroup | None = None
+        self.processors = sorted(os.sched_getaffinity(0))
+        self.deadline: float | None = None
+        self.cgroup_words = ""
+        self.cgroup_missing = ""
+        self._memory_watched = self._tasks_watched = False
+        self._next = 0.0
+        self._pid = -1
+        self._process: object = None
+        self._make_cgroup(session)
+        self._plan()
+
+    def _make_cgroup(self, session: str) -> None:
+        try:
+            parent = cgroups.find()
+            if parent is None:
+                self.cgroup_missing = "no cgroup v2 in which this user may create a group (systemd: Delegate=yes)"
+                return
+            self.cgroup = parent.create(f"anchorhold-{session}")
+        except OSError as error:
+            self.cgroup_missing = str(error)
+
+    def _in_cgroup(self, controller: str) -> bool:
+        return self.cgroup is not None and controller in self.cgroup.controllers
+
+    def _plan(self) -> None:
+        policy, group = self.policy, self.cgroup
+        if group is not None:
+            self.cgroup_words = "a cgroup of its own: " + (", ".join(group.controllers) or "no controllers")
+        if policy.memory is not None:
+            if group is not None and self._in_cgroup("memory"):
+                group.set_memory(policy.memory, policy.swap)
+                self.mechanisms["memory"] = f"cgroup memory.max = {policy.memory}"
+            else:
+                self._memory_watched = True
+                self.mechanisms["memory"] = (
+                    f"{policy.memory} bytes of its own (the mapped model not counted), looked at every "
+                    f"{WATCH_SECONDS} s; RLIMIT_DATA = {policy.memory + DATA_SLACK}"
+                )
+        if policy.swap is not None:
+            if group is not None and self._in_cgroup("memory"):
+                if policy.memory is None:
+                    group.set_memory(None, policy.swap)
+                self.mechanisms["swap"] = f"cgroup memory.swap.max = {policy.swap}"
+            else:
+                self.mechanisms["swap"] = _swap_words()
+        if policy.cpu is not None:
+            whole = max(1, math.ceil(policy.cpu))
+            self.processors = self.processors[:whole]
+            if group is not None and self._in_cgroup("cpu"):
+                group.set_cpu(policy.cpu)
+                self.mechanisms["cpu"] = f"cgroup cpu.max = {policy.cpu:g} processors"
+            else:
+                words = f"affinity to {len(self.processors)} of the processors"
+                if policy.cpu < len(self.processors):
+                    words += f"; the fraction {policy.cpu:g} needs a cgroup v2 cpu controller and is not held"
+                self.mechanisms["cpu"] = words
+        if group is not None and self._in_cgroup("pids"):
+            group.set_pids(policy.tasks)
+            self.mechanisms["tasks"] = f"cgroup pids.max = {policy.tasks}"
+        else:
+            self._tasks_watched = True
+            self.mechanisms["tasks"] = (
+                f"{policy.tasks} threads: RLIMIT_NPROC within its user namespace, looked at every {WATCH_SECONDS} s"
+            )
+        if policy.wall_clock is not None:
+            self.mechanisms["wall_clock"] = f"{policy.wall_clock:g} s, by the supervisor's clock"
+
+    def rlimits(self) -> dict[str, int]:
+        """For the launcher, before anything else happens in it."""
+        wanted = {
+            "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": DESCRIPTORS, "RLIMIT_MEMLOCK": 64 << 10,
+            "RLIMIT_MSGQUEUE": 0, "RLIMIT_SIGPENDING": 64, "RLIMIT_RTPRIO": 0, "RLIMIT_NICE": 0,
+        }  # fmt: skip
+        if self._memory_watched and self.policy.memory is not None:
+            wanted["RLIMIT_DATA"] = self.policy.memory + DATA_SLACK
+        return wanted
+
+    def begin(self, pid: int) -> None:
+        """Called with the launcher's process id before it does anything."""
+        if self.cgroup is not None:
+            self.cgroup.add(pid)
+        if self.policy.cpu is not None:
+            os.sched_setaffinity(pid, self.processors)
+        if self.policy.wall_clock is not None:
+            self.deadline = time.monotonic() + self.policy.wall_clock
+
+    def watch(self, pid: int) -> None:
+        """From now on ``check`` looks at this process."""
+        self._pid = pid
+
+    def check(self, held: int) -> float:
+        """Look, if it is time. held: bytes of copies that the worker holds.
+
+        Returns seconds until the next look. Raises Exceeded.
+        """
+        now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline:
+            raise Exceeded("wall_clock", f"it ran longer than limits.wall_clock = {self.policy.wall_clock:g} s")
+        if now >= self._next:
+            self._next = now + WATCH_SECONDS
+            self._look(held)
+        wait = max(0.0, self._next - now)
+        return wait if self.deadline is None else min(wait, self.deadline - now)
+
+    def _look(self, held: int) -> None:
+        if self.cgroup is not None and self._in_cgroup("memory") and self.cgroup.events().get("oom_kill"):
+            raise Exceeded("memory", f"it went over limits.memory = {self.policy.memory} bytes")
+        if self._pid < 0 or not (self._memory_watched or self._tasks_watched):
+            return
+        import psutil  # after the worker was started: its import overlaps with the worker's own
+
+        try:
+            if self._process is None:
+                self._process = psutil.Process(self._pid)
+            process = self._process
+            assert isinstance(process, psutil.Process)
+            if self._memory_watched and self.policy.memory is not None:
+                memory = process.memory_info()
+                own = memory.rss - memory.shared + held
+                if own > self.policy.memory:
+                    raise Exceeded("memory", f"it uses {own} bytes, over limits.memory = {self.policy.memory}")
+            if self._tasks_watched:
+                threads = process.num_threads()
+                if threads > self.policy.tasks:
+                    raise Exceeded("tasks", f"it has {threads} threads, over limits.tasks = {self.policy.tasks}")
+        except psutil.Error:
+            return  # it is gone, which is seen elsewhere
+
+    def killed_for_memory(self) -> bool:
+        """After the worker died: whether the kernel killed it for its cgroup's memory limit."""
+        if self.cgroup is None or not self._in_cgroup("memory"):
+            return False
+        with contextlib.suppress(OSError):
+            return bool(self.cgroup.events().get("oom_kill"))
+        return False
+
+    def close(self) -> None:
+        """Remove the cgroup; its processes must be dead."""
+        if self.cgroup is not None:
+            with contextlib.suppress(OSError):
+                self.cgroup.kill()
+                self.cgroup.remove()
+            self.cgroup = None
+
+
+def _swap_words() -> str:
+    try:
+        with open("/proc/swaps") as swaps:
+            devices = len(swaps.readlines()) - 1
+    except OSError:
+        devices = -1
+    if devices == 0:
+        return "this machine has no swap device"
+    return "not held: there is swap here, and no cgroup v2 memory controller to keep the worker out of it"

@@ -1,0 +1,438 @@
+"""One thread per worker: answers its calls, reads what it says, holds its limits, ends it.
+
+Everything that this thread waits for is one poll(2). The kill does not go through here: whoever calls
+``kill`` sends the signal itself, and this thread finds the worker dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import signal
+import threading
+import time
+from collections import deque
+
+from anchorhold.broker.broker import Breach, Broker
+from anchorhold.broker.memory import Memory
+from anchorhold.channel import frames, messages
+from anchorhold.channel.errors import ProtocolError
+from anchorhold.errors import AnchorholdError, BreachError, Interrupted, LayerError, LimitError, WorkerError
+from anchorhold.kernel import pidfd, seccomp, syscalls
+from anchorhold.supervisor.limits import Exceeded
+from anchorhold.supervisor.spawn import Message
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anchorhold.broker.handlers import Handlers
+    from anchorhold.broker.record import Recorder
+    from anchorhold.supervisor.limits import Limits
+    from anchorhold.supervisor.spawn import Launched
+
+PROT_EXEC = 4
+STDERR_KEPT = 8192
+BATCH = 64
+"""Questions answered in a row before the other descriptors are looked at."""
+_CHUNK = 1 << 16
+
+
+class Loop(threading.Thread):
+    """Serves one worker from its first message to its last breath."""
+
+    def __init__(
+        self,
+        launched: Launched,
+        recorder: Recorder,
+        limits: Limits,
+        *,
+        make_handlers: Callable[[Memory], Handlers],
+        on_cell: Callable[[dict[str, str], dict[str, str]], None],
+        on_message: Callable[[messages.Message], None],
+        kill_on_open: bool,
+        kill_on_syscall: bool,
+    ) -> None:
+        """on_cell: called with the layers that hold and those that are missing; raises to refuse the start."""
+        super().__init__(name="supervisor", daemon=True)
+        self.launched = launched
+        self.recorder = recorder
+        self.limits = limits
+        self.make_handlers = make_handlers
+        self.on_cell = on_cell
+        self.on_message = on_message
+        self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
+        self.child_fd = -1
+        self.child_pid = -1
+        self.versions: dict[str, str] = {}
+        self.stage = "spawned"
+        self.sealed = threading.Event()
+        self.ended = threading.Event()
+        self.error: AnchorholdError | None = None
+        self.kill_reason: str | None = None
+        self.killed_at = 0.0
+        self.stderr = bytearray()
+        self.status: int | None = None
+        self.events: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._broker: Broker | None = None
+        self._handlers: Handlers | None = None
+        self._memory: Memory | None = None
+        self._frames = frames.FrameReader()
+        self._outgoing: deque[memoryview] = deque()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._closing = False
+
+    # ---- from other threads -------------------------------------------------------------------
+
+    def send(self, message: messages.Message) -> None:
+        """Queue a message to the worker; it goes out when the pipe takes it."""
+        data = messages.encode(message)
+        self._outgoing.append(memoryview(len(data).to_bytes(4, "big") + data))
+        self.wake()
+
+    def wake(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._wake_write, b"x")
+
+    def kill(self, reason: str | None) -> None:
+        """SIGKILL, from whatever thread or signal handler; returns when the worker is dead (or 2 s have passed)."""
+        if self.kill_reason is None and reason is not None:
+            self.kill_reason = reason
+            self.killed_at = time.monotonic()
+        child = self.child_fd
+        if child >= 0:
+            with contextlib.suppress(OSError):
+                pidfd.pidfd_send_signal(child, signal.SIGKILL)
+        if self.launched.pid > 0 and self.status is None:
+            # Our own child and not reaped yet, so the number is still its own; the worker dies with it.
+            with contextlib.suppress(OSError):
+                os.kill(self.launched.pid, signal.SIGKILL)
+        if child >= 0:
+            with contextlib.suppress(OSError):
+                pidfd.wait(child, 2.0)
+
+    # ---- the thread ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        try:
+            self._serve()
+        except Breach as breach:
+            self._end_with(self._breach(breach))
+        except Exceeded as exceeded:
+            self._end_with(self._exceeded(exceeded))
+        except ProtocolError as error:
+            self._end_with(WorkerError(f"the worker broke the protocol: {error}"))
+        except AnchorholdError as error:
+            self._end_with(error)
+        except BaseException as error:  # a defect of ours: the worker dies, and it is said
+            self._end_with(WorkerError(f"the supervisor failed: {type(error).__name__}: {error}"))
+        finally:
+            self._finish()
+
+    def _end_with(self, error: AnchorholdError) -> None:
+        if self.error is None:
+            self.error = error
+        self.kill(None)
+
+    def _breach(self, breach: Breach) -> AnchorholdError:
+        self.kill(None)
+        what = breach.path.decode("utf-8", "backslashreplace") or breach.call
+        if self.stage != "serving":
+            return WorkerError(
+                f"the engine asked for {what} while it started ({breach.call}: {breach.reason})",
+                hint="Nothing was started. If this belongs to your Python installation, report it.",
+            )
+        with contextlib.suppress(AnchorholdError):
+            self.recorder.event(
+                "breach", call=breach.call, path=breach.path.decode("utf-8", "surrogateescape"), reason=breach.reason
+            )
+        return BreachError(
+            f"the worker asked for {what} ({breach.call}: {breach.reason}) and was killed",
+            hint="The log has the details. No answer of this worker should be trusted.",
+        )
+
+    def _exceeded(self, exceeded: Exceeded) -> AnchorholdError:
+        self.kill(None)
+        with contextlib.suppress(AnchorholdError):
+            self.recorder.event("limit", limit=exceeded.limit, text=str(exceeded))
+        return LimitError(
+            f"the worker was killed: {exceeded}", hint=f"Raise limits.{exceeded.limit} in the policy, or ask for less."
+        )
+
+    def _serve(self) -> None:
+        launched = self.launched
+        setup = launched.setup.fileno()
+        for fd in (setup, launched.stderr, launched.from_worker, self._wake_read):
+            self._poll.register(fd, select.POLLIN)
+        while True:
+            wait = self.limits.check(self._held())
+            due = self.recorder.flush_due()
+            if due is not None:
+                wait = min(wait, due)
+            if self._outgoing:
+                self._write_out()
+            ready = self._poll.poll(max(1, int(wait * 1000)))
+            if due == 0.0:
+                self.recorder.flush()
+            for fd, events in ready:
+                if self._broker is not None and fd == self._broker.listener:
+                    self._answer(events)
+                elif fd == setup:
+                    self._setup()
+                elif fd == launched.from_worker:
+                    self._read_channel()
+                elif fd == launched.stderr:
+                    self._read_stderr()
+                elif fd == self._wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake_read, 4096)
+                elif fd == self.child_fd:
+                    self._drain()
+                    return
+            if self.child_fd < 0 and self._launcher_is_gone():
+                self._drain()
+                return
+
+    def _held(self) -> int:
+        return self._handlers.snapshots.bytes_held if self._handlers is not None else 0
+
+    def _launcher_is_gone(self) -> bool:
+        pid, status = os.waitpid(self.launched.pid, os.WNOHANG)
+        if pid:
+            self.status = status
+        return bool(pid)
+
+    def _answer(self, events: int) -> None:
+        broker = self._broker
+        assert broker is not None
+        if not events & select.POLLIN:
+            self._poll.unregister(broker.listener)  # nobody is left who could ask
+            return
+        if self.stage == "sealing":
+            self._see_the_trial(broker)
+            return
+        broker.handle_one()
+        listener = select.poll()
+        listener.register(broker.listener, select.POLLIN)
+        for _more in range(BATCH):
+            waiting = listener.poll(0)
+            if not waiting or not waiting[0][1] & select.POLLIN:
+                return
+            broker.handle_one()
+
+    def _see_the_trial(self, broker: Broker) -> None:
+        """The first question on the sealed listener is the launcher's own trial; only then is the seal believed."""
+        asked = seccomp.receive(broker.listener, seccomp.new_buffer())
+        if asked.nr != syscalls.NR["mmap"] or not asked.args[2] & PROT_EXEC:
+            raise WorkerError("the seal could not be seen to hold: " + syscalls.name(asked.nr))
+        self.recorder.event("session.sealed", versions=self.versions, trial="executable mapping refused")
+        seccomp.respond(broker.listener, asked.id, 0, 1)
+        self.stage = "serving"
+        self.sealed.set()
+
+    # ---- the launcher's messages, in the only order that there is ---------------------------------
+
+    def _setup(self) -> None:
+        message = self.launched.receive()
+        if message is None:
+            self._poll.unregister(self.launched.setup.fileno())
+            return
+        if message.kind == "child" and self.child_fd < 0:
+            self.child_fd = message.fds[0]
+            self.child_pid = int(message.words["pid"])
+            self.limits.watch(self.child_pid)
+            self._poll.register(self.child_fd, select.POLLIN)
+            if self.kill_reason is not None:
+                self.kill(None)
+        elif message.kind == "cell" and self.stage == "spawned":
+            self._boot(message)
+        elif message.kind == "ready" and self.stage == "boot":
+            self._seal(message)
+        elif message.kind == "sealed" and self.stage == "ready":
+            self._sealed(message)
+        elif message.kind == "failed":
+            raise _failure(message)
+        else:
+            for fd in message.fds:
+                os.close(fd)
+            raise WorkerError(f"the launcher sent {message.kind!r} in stage {self.stage!r}")
+
+    def _boot(self, message: Message) -> None:
+        listener, memory = message.fds
+        self._memory = Memory(memory)
+        self._handlers = self.make_handlers(self._memory)
+        self._broker = Broker(
+            self._memory,
+            self.recorder,
+            self._handlers,
+            kill_on_open=self.kill_on_open,
+            kill_on_syscall=self.kill_on_syscall,
+        )
+        self._listen(listener, "boot")
+        self.on_cell(message.prefixed("held."), message.prefixed("missing."))
+        self.stage = "boot"
+
+    def _listen(self, listener: int, phase: str) -> None:
+        broker = self._broker
+        assert broker is not None and self._handlers is not None
+        broker.listen(listener, phase)
+        self._handlers.listener = listener
+        self._poll.register(listener, select.POLLIN)
+
+    def _seal(self, message: Message) -> None:
+        assert self._broker is not None
+        self.versions = message.words
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(self._broker.listener)
+        self._broker.stop_listening()
+        self.stage = "ready"
+        self.launched.setup.send(b"seal")
+
+    def _sealed(self, message: Message) -> None:
+        listener, maps = message.fds
+        assert self._memory is not None
+        with os.fdopen(maps, encoding="utf-8", errors="surrogateescape") as text:
+            content = text.read()
+        try:
+            self._memory.protect_code(content)
+        except ValueError as error:
+            os.close(listener)
+            raise WorkerError(f"the worker cannot be sealed: {error}") from None
+        self.versions.update({f"missing.{name}": why for name, why in message.prefixed("missing.").items()})
+        self._listen(listener, "sealed")
+        self.stage = "sealing"
+
+    # ---- the channel --------------------------------------------------------------------------
+
+    def _write_out(self) -> None:
+        try:
+            while self._outgoing:
+                view = self._outgoing[0]
+                written = os.write(self.launched.to_worker, view)
+                if written < len(view):
+                    self._outgoing[0] = view[written:]
+                else:
+                    self._outgoing.popleft()
+        except BlockingIOError:
+            self._poll.register(self.launched.to_worker, select.POLLOUT)
+            return
+        except OSError:
+            self._outgoing.clear()  # it has closed its end; its death follows
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(self.launched.to_worker)
+
+    def _read_channel(self) -> None:
+        try:
+            data = os.read(self.launched.from_worker, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._poll.unregister(self.launched.from_worker)
+            return
+        for frame in self._frames.feed(data):
+            if self.stage != "serving":
+                raise ProtocolError("it spoke before it was sealed")
+            self.on_message(messages.decode_from_worker(frame))
+
+    def _read_stderr(self) -> None:
+        try:
+            data = os.read(self.launched.stderr, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            self._poll.unregister(self.launched.stderr)
+        self.stderr += data
+        del self.stderr[:-STDERR_KEPT]
+
+    # ---- the end ------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """What it had said before it died still counts."""
+        with contextlib.suppress(OSError, KeyError, BlockingIOError):
+            while data := os.read(self.launched.stderr, _CHUNK):
+                self.stderr += data
+                del self.stderr[:-STDERR_KEPT]
+        if self.stage == "serving":
+            with contextlib.suppress(OSError, KeyError, BlockingIOError):
+                while data := os.read(self.launched.from_worker, _CHUNK):
+                    for frame in self._frames.feed(data):
+                        self.on_message(messages.decode_from_worker(frame))
+
+    def _finish(self) -> None:
+        self.kill(None)
+        if self.status is None and self.launched.pid > 0:
+            with contextlib.suppress(ChildProcessError):
+                _pid, self.status = os.waitpid(self.launched.pid, 0)
+        with contextlib.suppress(AnchorholdError):
+            self._explain_death()
+        if self._broker is not None:
+            self._broker.stop_listening()
+        if self._memory is not None:
+            self._memory.close()
+        if self._handlers is not None:
+            self._handlers.snapshots.close()
+        self.launched.close()
+        self.limits.close()
+        self.ended.set()
+        self.sealed.set()
+        self.events.put(None)
+
+    def _explain_death(self) -> None:
+        """Why the worker is dead, if nothing said so yet; the kill is on record with the time that it took."""
+        self.recorder.flush()
+        if self.kill_reason is not None:
+            self.recorder.event(
+                "kill", reason=self.kill_reason, milliseconds=round((time.monotonic() - self.killed_at) * 1000, 3)
+            )
+            if self.error is None:
+                self.error = Interrupted(f"killed: {self.kill_reason}")
+            return
+        if self.error is not None or self._closing:
+            return
+        status = self.status or 0
+        code = os.waitstatus_to_exitcode(status) if self.status is not None else 0
+        number = code - 128 if code > 128 else -code if code < 0 else 0
+        tail = self.stderr.decode("utf-8", "backslashreplace").strip()
+        if number == signal.SIGSYS:
+            self.recorder.event("breach", call="?", reason="a system call of a foreign architecture (SIGSYS)")
+            self.error = BreachError("the worker made a system call of a foreign architecture and was killed")
+        elif self.limits.killed_for_memory():
+            self.error = self._exceeded(Exceeded("memory", "it went over limits.memory"))
+        elif number:
+            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
+            self.error = WorkerError(f"the worker died of {name}", hint=_what_to_do(self.stage), detail=tail)
+        else:
+            self.error = WorkerError(
+                f"the worker ended by itself (exit {code}) in stage {self.stage!r}", hint=_what_to_do(self.stage), detail=tail
+            )
+
+    def close(self) -> None:
+        """End the worker; it has nothing to do any more."""
+        self._closing = True
+        self.kill(None)
+        if self.ident is not None:
+            self.join(5.0)
+        if not self.is_alive():
+            for fd in (self.child_fd, self._wake_read, self._wake_write):
+                if fd >= 0:
+                    os.close(fd)
+            self.child_fd = self._wake_read = self._wake_write = -1
+
+
+def _what_to_do(stage: str) -> str:
+    if stage == "serving":
+        return "The model file may be damaged, or a document too much for the library that reads it."
+    return "The engine could not be started in the cell; ANCHORHOLD_DEBUG=1 shows what it said."
+
+
+def _failure(message: Message) -> AnchorholdError:
+    words = message.words
+    if "seccomp" in words:
+        return LayerError(
+            f"the seccomp layer cannot be had: {words['seccomp']}",
+            hint="Without it nothing starts, since nothing would be on record.",
+        )
+    return WorkerError("; ".join(f"{key}: {value}" for key, value in words.items()) or "the launcher failed")

@@ -1,0 +1,393 @@
+"""One worker from start to end, as the commands use it: start, ask, kill, close.
+
+A session is one cell with its own id in the log. Its entries begin with ``session.start`` and end
+with ``session.end``; a checkpoint is signed after that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from anchorhold import __version__
+from anchorhold.audit.digests import DigestCache
+from anchorhold.audit.log import Log
+from anchorhold.broker.handlers import Handlers
+from anchorhold.broker.memory import Memory
+from anchorhold.broker.model import ModelFile
+from anchorhold.broker.record import Recorder, new_session, text
+from anchorhold.broker.runtime import Runtime
+from anchorhold.broker.snapshots import Snapshots
+from anchorhold.broker.system import System
+from anchorhold.broker.view import DataView
+from anchorhold.channel import messages
+from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
+from anchorhold.policy.schema import Policy
+from anchorhold.supervisor import events
+from anchorhold.supervisor.limits import Limits
+from anchorhold.supervisor.loop import Loop
+from anchorhold.supervisor.spawn import NOBODY, Launched
+
+WORKER = "anchorhold.worker.main"
+SNAPSHOT_BUDGET = 1 << 30
+"""Bytes of copies that a worker may hold at one time where the policy sets no memory limit."""
+START_SECONDS = 120.0
+
+
+class Request:
+    """One question. files: absolute paths that must be in the prompt whole; material: text from standard input."""
+
+    def __init__(
+        self,
+        question: str,
+        *,
+        files: Iterable[str] = (),
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        seed: int | None = None,
+        system: str | None = None,
+        history: Iterable[dict[str, str]] = (),
+        material: str | None = None,
+    ) -> None:
+        self.question = question
+        self.files = list(files)
+        self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
+        self.system, self.history, self.material = system, list(history), material
+
+
+class Summary:
+    """What a session was shown and refused, from the supervisor's own books."""
+
+    def __init__(self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str) -> None:
+        self.session = recorder.session
+        self.shown = [(text(path), digest, size) for path, (digest, size) in recorder.shown.items()]
+        self.refused_total = recorder.denied
+        self.refused = [
+            (text(path) if path else call, why, times) for (call, path, why), times in recorder.examples.items()
+        ]
+        self.layers, self.missing, self.phase = layers, missing, phase
+
+
+class Session:
+    """A worker in its cell. Not started until ``start``."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        log: Log,
+        *,
+        state_dir: Path,
+        suffixes: Iterable[str] = (),
+        entry: str = WORKER,
+        config: dict[str, object] | None = None,
+    ) -> None:
+        """entry: the module whose prepare and serve run in the cell; config: more of its configuration."""
+        self.policy = policy
+        self.log = log
+        self.state_dir = state_dir
+        self.entry = entry
+        self.config: dict[str, object] = {"suffixes": sorted(suffixes), **(config or {})}
+        self.recorder = Recorder(log, new_session())
+        self.layers: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
+        self._digests = DigestCache(state_dir)
+        self._view: DataView | None = None
+        self._model: ModelFile | None = None
+        self._loop: Loop | None = None
+        self._folder = -1
+        self._limits: Limits | None = None
+        self._started = False
+        self._closed = False
+        self._killed: str | None = None
+        self._next_request = 0
+        self._output = hashlib.sha256()
+        self._lock = threading.Lock()
+
+    @property
+    def summary(self) -> Summary:
+        phase = self._loop.stage if self._loop is not None else "none"
+        return Summary(self.recorder, self.layers, self.missing, phase)
+
+    # ---- start --------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Build the cell, boot the engine, seal. Returns when the worker is sealed and loads its model.
+
+        Raises PolicyError, LayerError, AuditError, LimitError, WorkerError, Interrupted; nothing runs then.
+        """
+        policy = self.policy
+        self._view = DataView(policy.data)
+        limits = self._limits = Limits(policy.limits, self.recorder.session)
+        launched = Launched()
+        try:
+            launched.start(self._launch_config(limits), before=limits.begin)
+            # While the launcher starts: the model's digest, where it is not known yet.
+            self._model = ModelFile(policy.model.path, policy.model.sha256, self._digests)
+            self._folder = _empty_folder(self.state_dir)
+            runtime = Runtime.of_this_program()
+        except BaseException:
+            _end(launched)
+            limits.close()
+            raise
+        view, model = self._view, self._model
+        processors = len(limits.processors)
+        budget = policy.limits.memory or SNAPSHOT_BUDGET
+
+        def make_handlers(memory: Memory) -> Handlers:
+            return Handlers(
+                memory=memory,
+                recorder=self.recorder,
+                view=view,
+                model=model,
+                runtime=runtime,
+                system=System(processors),
+                snapshots=Snapshots(budget),
+                digests=self._digests,
+                folder=self._folder,
+                total_memory=budget,
+                skipped=self._skipped,
+            )
+
+        loop = self._loop = Loop(
+            launched,
+            self.recorder,
+            limits,
+            make_handlers=make_handlers,
+            on_cell=self._on_cell,
+            on_message=self._on_message,
+            kill_on_open=policy.breach.on_denied_open == "kill",
+            kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
+        )
+        loop.start()
+        if self._killed is not None:
+            loop.kill(self._killed)
+        if not loop.sealed.wait(START_SECONDS):
+            loop.kill("the engine did not start in time")
+        if loop.ended.is_set() or loop.stage != "serving":
+            loop.ended.wait(5.0)
+            raise loop.error or WorkerError("the worker did not start")
+        threads = policy.model.threads or processors
+        loop.send({"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads})
+
+    def _launch_config(self, limits: Limits) -> dict[str, object]:
+        held = {"cgroup": limits.cgroup_words} if limits.cgroup_words else {}
+        return {
+            "entry": self.entry,
+            "worker": self.config,
+            "rlimits": limits.rlimits(),
+            "tasks": self.policy.limits.tasks,
+            "user": (NOBODY, NOBODY) if os.geteuid() == 0 else None,
+            "held": held,
+        }
+
+    def _on_cell(self, held: dict[str, str], missing: dict[str, str]) -> None:
+        """The cell stands: on record before the first question is answered, and refused if it lacks what is required."""
+        limits, model = self._limits, self._model
+        assert limits is not None and model is not None
+        if limits.cgroup_missing:
+            missing["cgroup"] = limits.cgroup_missing
+        self.layers, self.missing = held, missing
+        policy = self.policy
+        self.recorder.event(
+            "session.start",
+            policy=policy.name,
+            policy_sha256=policy.digest,
+            model={"path": policy.model.path, "sha256": model.sha256, "size": model.stat.st_size},
+            layers=held,
+            missing=missing,
+            limits=limits.mechanisms,
+            versions={"anchorhold": __version__, "kernel": os.uname().release},
+            supervisor_pid=os.getpid(),
+        )
+        self._started = True
+        lacking = [name for name in policy.require if name not in held and name != "mdwe"]
+        if lacking:
+            reasons = "; ".join(f"{name}: {missing.get(name, 'not available')}" for name in lacking)
+            raise LayerError(
+                f"required {'layers are' if len(lacking) > 1 else 'layer is'} missing: {reasons}",
+                hint="Nothing was started. [require] layers (or --require) decides what a cell must have.",
+            )
+
+    # ---- ask ----------------------------------------------------------------------------------
+
+    def ask(self, request: Request) -> Iterator[events.Event]:
+        """Serve one request. Yields events; ends after Done. Raises what ended it otherwise."""
+        loop = self._loop
+        if loop is None:
+            raise WorkerError("the session was not started")
+        self._next_request += 1
+        number = self._next_request
+        self.recorder.request = f"{self.recorder.session}-{number}"
+        self._output = hashlib.sha256()
+        if loop.ended.is_set():
+            raise loop.error or WorkerError("the worker has ended")
+        files = [os.path.abspath(path) for path in request.files]
+        material = request.material
+        if material is not None:
+            data = material.encode("utf-8", "surrogatepass")
+            self.recorder.grant(b"-", b"-", "stdin", hashlib.sha256(data).hexdigest(), len(data), "snapshot")
+        self.recorder.event(
+            "request.start",
+            prompt=self._commitment(request),
+            files=files,
+            max_tokens=request.max_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            turns=len(request.history),
+        )
+        loop.send(
+            {
+                "type": "ask",
+                "id": number,
+                "question": request.question,
+                "files": files,
+                "roots": [] if files else [*self.policy.data.read, *self.policy.data.files],
+                "max_tokens": request.max_tokens,
+                "temperature": request.temperature,
+                "seed": request.seed,
+                "system": request.system,
+                "history": request.history,
+                "material": material,
+            }
+        )
+        try:
+            while True:
+                event = loop.events.get()
+                if event is None:
+                    loop.events.put(None)
+                    raise loop.error or Interrupted("the worker was ended")
+                if isinstance(event, AnchorholdError):
+                    raise event
+                assert isinstance(event, events.Event)
+                yield event
+                if isinstance(event, events.Done):
+                    return
+        finally:
+            self.recorder.request = None
+
+    def _commitment(self, request: Request) -> object:
+        """What the log keeps of the question: its text, a salted digest, or nothing, as the policy says."""
+        kept = self.policy.audit.prompts
+        if kept == "none":
+            return None
+        if kept == "text":
+            return {"text": request.question, "system": request.system}
+        salt = os.urandom(16)
+        data = "\0".join((request.question, request.system or "")).encode("utf-8", "surrogatepass")
+        return {"salt": salt.hex(), "sha256": hashlib.sha256(salt + data).hexdigest()}
+
+    def _skipped(self, path: bytes, reason: str) -> None:
+        """A name that a listing left out: the user hears of it, unless the policy's own pattern hides it."""
+        loop = self._loop
+        if loop is not None and not reason.startswith("data.deny"):
+            loop.events.put(events.Document(text(path), "skipped", reason, 0))
+
+    def _on_message(self, message: messages.Message) -> None:
+        """One message of the worker; untrusted, but of the protocol."""
+        loop = self._loop
+        assert loop is not None
+        kind = message["type"]
+        if kind == "token":
+            self._output.update(message["text"].encode("utf-8", "surrogatepass"))
+            loop.events.put(events.Token(message["text"]))
+        elif kind == "progress":
+            loop.events.put(events.Progress(message["stage"], message["done"], message["total"]))
+        elif kind == "document":
+            loop.events.put(
+                events.Document(message["path"], message["outcome"], message["reason"], message["tokens"])
+            )
+        elif kind == "done":
+            self._request_end(message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"])
+            loop.events.put(
+                events.Done(
+                    message["reason"],
+                    message["prompt_tokens"],
+                    message["output_tokens"],
+                    message["prompt_seconds"],
+                    message["output_seconds"],
+                    message["files"],
+                )
+            )
+        elif kind == "failed":
+            if message["id"] is not None:
+                self._request_end("failed: " + message["code"], 0, 0, [])
+            details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
+            loop.events.put(WorkerError(message["message"], detail=details))
+        elif kind == "loaded":
+            loop.events.put(events.Phase("loaded"))
+
+    def _request_end(self, reason: str, prompt: int, output: int, files: list[str]) -> None:
+        if self.recorder.request is None:
+            raise WorkerError("the worker ended a request that nobody made")
+        self.recorder.event(
+            "request.end",
+            reason=reason,
+            prompt_tokens=prompt,
+            output_tokens=output,
+            output_sha256=self._output.hexdigest(),
+            files=files,
+        )
+
+    # ---- end ----------------------------------------------------------------------------------
+
+    def kill(self, reason: str) -> None:
+        """The worker is dead when this returns. From any thread, also from a signal handler: no lock, no log."""
+        self._killed = reason
+        if self._loop is not None:
+            self._loop.kill(reason)
+
+    def close(self, reason: str = "done") -> None:
+        """End the worker, write ``session.end``, sign a checkpoint. May be called again.
+
+        Raises AuditError if the end could not be recorded; the worker is dead all the same.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        loop = self._loop
+        if loop is not None:
+            loop.close()
+        self.recorder.request = None
+        try:
+            if self._started:
+                error = loop.error if loop is not None else None
+                self.recorder.event(
+                    "session.end",
+                    reason=reason if error is None else f"{reason}: {error}",
+                    shown=len(self.recorder.shown),
+                    denied=self.recorder.denied,
+                )
+                self.log.checkpoint()
+        finally:
+            with contextlib.suppress(OSError, AuditError):
+                self._digests.save()
+            if self._view is not None:
+                self._view.close()
+            if self._model is not None:
+                self._model.close()
+            if self._folder >= 0:
+                os.close(self._folder)
+                self._folder = -1
+
+
+def _empty_folder(state_dir: Path) -> int:
+    """A descriptor of a folder that is empty and gone: what the worker holds in place of every folder it opens."""
+    path = os.path.join(state_dir, f".folder-{os.getpid()}-{os.urandom(4).hex()}")
+    os.mkdir(path, 0o500)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.rmdir(path)
+
+
+def _end(launched: Launched) -> None:
+    if launched.pid > 0:
+        with contextlib.suppress(OSError):
+            os.kill(launched.pid, 9)
+            os.waitpid(launched.pid, 0)
+    launched.close()
