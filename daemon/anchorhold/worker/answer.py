@@ -98,13 +98,17 @@ class Answerer:
         """The mark for this request. Forgets what was computed, unless the conversation goes on."""
         last, history = self._turns, request["history"]
         self._turns = [*history, {"role": "user", "content": request["question"]}]
-        same = last is not None and len(history) > len(last) - 1 and history[: len(last)] == last
+        same = last is not None and history[: len(last)] == last
         texts = [item.text for item in material.documents]
         texts += [turn["content"] for turn in self._turns] + [item.name for item in material.documents]
         if not same:
             self._engine.forget()
-        if not same or not self._mark or any(self._mark in text for text in texts):
-            self._mark = prompt.new_mark([*texts, request["system"] or ""])
+        if not same or any(self._mark in text for text in texts):
+            repeatable = request["seed"] is not None or request["temperature"] <= 0
+            names = "\0".join(f"{item.name} {len(item.text)}" for item in material.documents)
+            self._mark = prompt.new_mark(
+                [*texts, request["system"] or ""], f"{request['question']}\0{names}" if repeatable else None
+            )
         return self._mark
 
     # ---- the prompt ---------------------------------------------------------------------------
@@ -112,19 +116,22 @@ class Answerer:
     def _room(self, request: Message) -> int:
         """Tokens that a prompt may have."""
         context = self._engine.context
-        return context - min(request["max_tokens"], context // _QUARTER)
+        kept: int = min(request["max_tokens"], context // _QUARTER)
+        return context - kept
 
     def _tokens(
         self, request: Message, parts: list[select.Part], mark: str, *, quoted: bool = False
     ) -> list[int]:
-        turns: list[Turn] = list(request["history"])
+        turns: list[Turn] = [*request["history"], {"role": "user", "content": request["question"]}]
         system: str | None = request["system"]
         if parts or quoted:
+            # In the first turn of the user, so that a conversation about the same documents only grows at its end.
+            system = prompt.instructions(system, mark)
+            first = next(number for number, turn in enumerate(turns) if turn["role"] == "user")
             blocks = "".join(part.block(mark) for part in parts)
-            system = f"{prompt.instructions(system, mark)}\n\n{blocks}"
+            turns[first] = {"role": "user", "content": prompt.with_documents(blocks, turns[first]["content"])}
         if system:
             turns.insert(0, {"role": "system", "content": system})
-        turns.append({"role": "user", "content": request["question"]})
         return self._engine.tokens_of(self._template.render(turns))
 
     def _fit(self, request: Message, material: Material, mark: str) -> tuple[list[int], list[select.Part]]:
