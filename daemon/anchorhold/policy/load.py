@@ -28,7 +28,7 @@ from anchorhold.policy.schema import (
 )
 from anchorhold.policy.values import Bad, shown
 
-__all__ = ["Problem", "check", "from_options", "load"]
+__all__ = ["Problem", "check", "check_text", "from_options", "load"]
 
 THREADS_BESIDE = 8
 """Threads a worker has besides those that compute, rounded up."""
@@ -132,6 +132,13 @@ def check(
         text = find.read(file)
     except PolicyError as error:
         return None, [Problem(file, None, "", _without(file, error.message), error.hint)]
+    return check_text(file, text, state_dir)
+
+
+def check_text(
+    file: str, text: str, state_dir: str | os.PathLike[str] | None = None
+) -> tuple[Policy | None, list[Problem]]:
+    """As `check`, for a text that is, or will be, in ``file``."""
     return _File(file, text, checks.state(state_dir)).policy()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Callable
@@ -198,6 +197,8 @@ def deny(home: str) -> Callable[[object], tuple[str, ...]]:
 
 def listen(value: object) -> str:
     """An IP address and a port, or a Unix socket; ``%t`` is the runtime directory, as in systemd."""
+    import ipaddress
+
     allowed = '"127.0.0.1:8765", "[::1]:8765", "unix:/path" or "unix:%t/path"'
     found = text(value, allowed)
     if found.startswith("unix:"):
