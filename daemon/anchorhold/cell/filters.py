@@ -81,7 +81,7 @@ def _program(tgid: int, *, sealed: bool) -> bytes:
     p.load_nr()
     if syscalls.ARCH == "x86_64":
         # x32 calls carry this bit under the same architecture token; -1 (a skipped call) is no call at all.
-        p.jge(seccomp.X32_SYSCALL_BIT, "kill")
+        p.jge(syscalls.X32_SYSCALL_BIT, "kill")
 
     p.jeq(nr["clone3"], "enosys")
     # The supervisor writes results into the worker's memory and must know for good which part of it is code:

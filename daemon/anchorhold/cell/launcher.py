@@ -171,7 +171,7 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
 
     if "userns" in held:
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
-        layers.Rlimits({"RLIMIT_NPROC": config["tasks"]}).apply()
+        layers.Rlimits({"NPROC": config["tasks"]}).apply()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     os.environ["HOME"] = "/"
     # Opened here, by the process itself: whoever holds it needs no right to trace, whatever Yama says.

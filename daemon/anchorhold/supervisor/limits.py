@@ -110,11 +110,11 @@ class Limits:
     def rlimits(self) -> dict[str, int]:
         """For the launcher, before anything else happens in it."""
         wanted = {
-            "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": DESCRIPTORS, "RLIMIT_MEMLOCK": 64 << 10,
-            "RLIMIT_MSGQUEUE": 0, "RLIMIT_SIGPENDING": 64, "RLIMIT_RTPRIO": 0, "RLIMIT_NICE": 0,
+            "CORE": 0, "FSIZE": 0, "NOFILE": DESCRIPTORS, "MEMLOCK": 64 << 10,
+            "MSGQUEUE": 0, "SIGPENDING": 64, "RTPRIO": 0, "NICE": 0,
         }  # fmt: skip
         if self._memory_watched and self.policy.memory is not None:
-            wanted["RLIMIT_DATA"] = self.policy.memory + DATA_SLACK
+            wanted["DATA"] = self.policy.memory + DATA_SLACK
         return wanted
 
     def begin(self, pid: int) -> None:
