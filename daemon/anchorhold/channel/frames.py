@@ -1,7 +1,7 @@
 """Frames on a pipe: a length as unsigned 32-bit big-endian number, then so many bytes.
 
-A frame announces its length, so the limit is checked before one byte of it is kept: whoever sends can make the
-other side hold no more than the limit. Limits in bytes, without the four of the length.
+A frame announces its length, so the limit is checked before one byte of it is kept: whoever sends can
+make the other side hold no more than the limit. Limits in bytes, without the four of the length.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FrameReader:
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that is not complete; at the end of a stream, more than 0 means that it was cut off."""
+        """Bytes of a frame that is not complete; at the end of a stream, more than 0 means: cut off."""
         return len(self._buffer)
 
 
@@ -95,7 +95,7 @@ def frame(data: bytes, limit: int = FROM_WORKER_LIMIT) -> bytes:
 
 
 def write_frame(fd: int, data: bytes, limit: int = FROM_WORKER_LIMIT) -> None:
-    """Send one frame on a blocking descriptor, whole. Raises ProtocolError over the limit, OSError as write(2)."""
+    """Send one whole frame on a blocking descriptor. Raises ProtocolError, OSError as write(2)."""
     write_all(fd, frame(data, limit))
 
 

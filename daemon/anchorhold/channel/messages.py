@@ -1,9 +1,9 @@
 """The messages, as one table by direction: name → {key: what its value must be}. All keys are required.
 
-A message is a JSON object with the key ``type``. Unknown type, unknown, missing or duplicate key, wrong type,
-out of range, NaN, infinity, text that is no Unicode: the whole message is refused with ProtocolError, the only
-error here. Paths are the one text that may hold lone surrogates, those of ``os.fsdecode`` (U+DC80 to U+DCFF);
-JSON's escapes carry them, so that every file name makes the round trip.
+A message is a JSON object with the key ``type``. Unknown type, unknown, missing or duplicate key, wrong
+type, out of range, NaN, infinity, text that is no Unicode: the whole message is refused with ProtocolError,
+the only error here. Paths are the one text that may hold lone surrogates, those of ``os.fsdecode`` (U+DC80
+to U+DCFF); JSON's escapes carry them, so that every file name makes the round trip.
 
 Encoding checks by the same table: what one side sends, the other accepts.
 """

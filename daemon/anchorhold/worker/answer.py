@@ -125,7 +125,7 @@ class Answerer:
         turns: list[Turn] = [*request["history"], {"role": "user", "content": request["question"]}]
         system: str | None = request["system"]
         if parts or quoted:
-            # In the first turn of the user, so that a conversation about the same documents only grows at its end.
+            # In the user's first turn, so that a conversation about the same documents only grows at its end.
             system = prompt.instructions(system, mark)
             first = next(number for number, turn in enumerate(turns) if turn["role"] == "user")
             blocks = "".join(part.block(mark) for part in parts)

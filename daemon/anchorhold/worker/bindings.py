@@ -5,8 +5,8 @@ Only the module of bindings is imported: the package's own first module brings n
 
 The engine wants functions to call: one that says whether to stop, one that takes its log. A function made by
 ctypes from Python would need a page of memory that is executable, and in the prompt phase it would be called
-some thousand times a second under Python's lock. Two functions of libc do as well: ``strlen`` of a buffer is 0 until
-somebody writes a byte there, and ``abs`` of a log level has no effect.
+some thousand times a second under Python's lock. Two functions of libc do as well: ``strlen`` of a buffer
+is 0 until somebody writes a byte there, and ``abs`` of a log level has no effect.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def load() -> Any:
-    """The module of bindings; maps the shared libraries. Raises ImportError when the engine is not installed."""
+    """The module of bindings; maps the shared libraries. ImportError when the engine is not installed."""
     if "llama_cpp" not in sys.modules:
         spec = importlib.util.find_spec("llama_cpp")
         if spec is None:

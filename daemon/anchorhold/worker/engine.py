@@ -28,7 +28,7 @@ _NO_TOKEN = -1  # LLAMA_TOKEN_NULL
 _MAGIC = b"GGUF"
 
 Segment = tuple[str, bool]
-"""A piece of a prompt, and whether the model's control words in it count as such. In documents they never do."""
+"""A piece of a prompt, and whether control words in it count as such. In documents they never do."""
 
 
 class Engine:
@@ -241,7 +241,7 @@ def _step(parameters: int) -> int:
     """Tokens computed in one go. The flag is looked at between operations: for a large model those must be
     small, or a request would be stopped too late."""
     if parameters < 500_000_000:
-        return 512
+        return 256
     return 128 if parameters < 5_000_000_000 else 32
 
 

@@ -1,7 +1,8 @@
 """The files below the folders: names only, no look at any file.
 
-Each name is recorded when the folder is listed, each status asked costs as much as opening the file: so the type
-in the listing is all that is used for files. Folders are asked who they are, since a link may lead back up.
+Each name is recorded when the folder is listed, each status asked costs as much as opening the file: so the
+type in the listing is all that is used for files. Folders are asked who they are, since a link may lead
+back up.
 """
 
 from __future__ import annotations

@@ -74,8 +74,8 @@ def _skip(material: Material, outbox: Outbox, path: str, reason: str) -> None:
 
 
 def names_of(files: Iterable[str], roots: Iterable[str]) -> list[str]:
-    """What the model is told that the files are called: their path below the folder that was given, or the last part
-    of it. Two that would be called the same are called by their whole paths."""
+    """What the model is told that the files are called: the path below the folder that was given, or the
+    last part of it. Two that would be called the same are called by their whole paths."""
     bases = sorted((root.rstrip("/") + "/" for root in roots), key=len, reverse=True)
     names = [_name(path, bases) for path in files]
     seen: dict[str, int] = {}

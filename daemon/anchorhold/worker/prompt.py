@@ -1,8 +1,9 @@
 """The words around the documents: what the model is told, and marks that a document cannot forge.
 
-Each document stands between two lines that carry a mark. The mark is drawn after the documents are read, and
-drawn again if it occurs in any of them, so no document can hold a line that ends it. What the model makes of
-an instruction inside a document stays up to the model; the marks and the text here are what tells it.
+Each document stands between two lines that carry a mark. The mark is drawn after the documents are read,
+and drawn again if it occurs in any of them, so no document can hold a line that ends it. What the model
+makes of an instruction inside a document stays up to the model; the marks and the text here are what tells
+it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ NOTICE = (
 def new_mark(texts: Iterable[str], repeatable: str | None) -> str:
     """A mark that occurs in none of the texts.
 
-    repeatable: for a request whose answer must be the same each time, all that it is about; the mark then comes
-    from that. Knowing it beforehand helps no document: one that holds it gets another.
+    repeatable: for a request whose answer must be the same each time, all that it is about; the mark then
+    comes from that. Knowing it beforehand helps no document: one that holds it gets another.
     """
     held = list(texts)
     number = 0

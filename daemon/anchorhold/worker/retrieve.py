@@ -1,8 +1,8 @@
 """The passages of many documents that go best with a question: BM25, by SQLite's FTS5, in memory.
 
-A passage is about a paragraph: some 200 tokens, so that a context of 4,096 holds a dozen from different files.
-Small files stay whole. Words are compared without case and accents, English ones by their stem; scripts that
-are written without spaces are compared by single characters.
+A passage is about a paragraph: some 200 tokens, so that a context of 4,096 holds a dozen of them. Small
+files stay whole. Words are compared without case and accents, English ones by their stem; scripts that are
+written without spaces are compared by single characters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of the documents goes into the prompt: all, if it fits, else the passages that go best with the question.
+"""What of the documents goes into the prompt: all, if it fits, else the passages that fit the question best.
 
 Nothing is cut in silence: a document is whole, or marked in the prompt and reported as given in part, or
 reported as not used.

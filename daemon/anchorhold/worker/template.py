@@ -1,8 +1,9 @@
 """The model's own chat template, with what others wrote kept apart from what the template writes.
 
-A template is Jinja, and comes from the model file: it runs in Jinja's sandbox, inside the cell. It never sees the
-contents of a conversation, only a placeholder for each. So its control words become control tokens, and the
-same words in a question or a document stay plain text: no document can end its turn and begin another.
+A template is Jinja, and comes from the model file: it runs in Jinja's sandbox, inside the cell. It never
+sees the contents of a conversation, only a placeholder for each. So its control words become control
+tokens, and the same words in a question or a document stay plain text: no document can end its turn and
+begin another.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PLAIN = (
 
 
 class _GenerationTag(jinja2.ext.Extension):
-    """``{% generation %}`` of Hugging Face's templates marks text for training; here its body passes through."""
+    """``{% generation %}`` marks text for training (Hugging Face); here its body passes through."""
 
     tags = {"generation"}
 
@@ -69,7 +70,7 @@ class ChatTemplate:
     """Renders conversations for one model."""
 
     def __init__(self, source: str | None, bos: str, eos: str) -> None:
-        """bos, eos: the model's own words for the begin and the end of a text. Raises Failure bad_template."""
+        """bos, eos: the model's own words for begin and end of a text. Raises Failure bad_template."""
         self._words = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = environment().from_string(source or PLAIN)
@@ -79,8 +80,8 @@ class ChatTemplate:
     def render(self, turns: list[Turn]) -> list[Segment]:
         """The prompt that asks for the assistant's next turn.
 
-        A template that refuses or drops a system turn gets its text at the head of the first user turn instead:
-        it is never lost. Raises Failure bad_template.
+        A template that refuses or drops a system turn gets its text at the head of the next turn
+        instead: it is never lost. Raises Failure bad_template.
         """
         try:
             return self._render(turns)

@@ -5,6 +5,7 @@ Read as a stream of events: no tree is built, so neither depth nor number of ele
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
@@ -15,12 +16,26 @@ from anchorhold.worker.documents.skip import Budget, Skip
 
 _CHUNK = 1 << 16  # characters between two looks at the budget
 _DROPPED = frozenset(("script", "style", "template", "noscript", "svg", "math", "iframe", "object"))
-_INLINE = frozenset(
-    "a abbr acronym b bdi bdo big cite code data del dfn em font i ins kbd label mark q s samp small span strike"
-    " strong sub sup time tt u var wbr".split()
-)
+_INLINE = frozenset((
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins",
+    "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
+    "var", "wbr",
+))  # fmt: skip
 _CELLS = frozenset(("td", "th"))
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
+# The encodings that pages are written in (encoding.spec.whatwg.org), and Python's names for them; UTF-8 and
+# UTF-16 are told by the bytes. No other name is looked up: Python has codecs that are no encodings of text.
+_ENCODINGS = {
+    "ascii": "cp1252", "us-ascii": "cp1252", "latin1": "cp1252", "iso-8859-1": "cp1252", "iso-8859-9": "cp1254",
+    "macintosh": "mac_roman", "koi8-r": "koi8-r", "koi8-u": "koi8-u", "ibm866": "cp866", "gb2312": "gb18030",
+    "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5hkscs", "euc-jp": "euc-jp", "shift_jis": "cp932",
+    "iso-2022-jp": "iso2022-jp", "euc-kr": "cp949", "tis-620": "cp874", "windows-874": "cp874",
+    **{f"iso-8859-{number}": f"iso8859-{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)},
+    **{f"windows-{number}": f"cp{number}" for number in range(1250, 1259)},
+}  # fmt: skip
+# Parts of Python that map a library of their own; after the seal it is too late for that.
+for _library in ("multibytecodec", "codecs_cn", "codecs_hk", "codecs_iso2022", "codecs_jp", "codecs_kr"):
+    importlib.import_module(f"_{_library}")
 _SPACE = re.compile(r"[^\S\n]+")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -85,12 +100,10 @@ def text(data: bytes, budget: Budget) -> str:
 def _decode(data: bytes) -> str:
     """By mark or UTF-8, else as the page itself says, else as any text."""
     named = _CHARSET.search(data[:4096])
-    if named is not None and not data.startswith(tuple(mark for mark, _name in plain._MARKS)):
+    encoding = named[1].decode("ascii").lower() if named is not None else ""
+    if encoding in _ENCODINGS and not data.startswith(plain.MARKS):
         try:
-            data.decode("utf-8")
+            return data.decode("utf-8")
         except UnicodeDecodeError:
-            try:
-                return data.decode(named[1].decode("ascii"), "replace")
-            except LookupError:
-                pass
+            return data.decode(_ENCODINGS[encoding], "replace")
     return plain.decode(data)

@@ -1,8 +1,8 @@
 """Plain text of any kind: txt, md, csv, json, source code. The bytes say the encoding.
 
-In this order: a byte-order mark; UTF-8; UTF-16 without a mark, told by its zero bytes; else, if nothing but the
-letters is strange, Windows-1252, the usual 8-bit text. All else is no text. No byte is dropped: what cannot be
-decoded is refused or shown as U+FFFD.
+In this order: a byte-order mark; UTF-8; UTF-16 without a mark, told by its zero bytes; else, if nothing but
+the letters is strange, Windows-1252, the usual 8-bit text. All else is no text. No byte is dropped: what
+cannot be decoded is refused or shown as U+FFFD.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+MARKS = tuple(mark for mark, _encoding in _MARKS)
 _SAMPLE = 1 << 16  # bytes
 _CONTROLS = bytes(byte for byte in (*range(32), 127) if byte not in b"\t\n\r\f\b\x1b")
 _CP1252_HOLES = bytes.fromhex("818d8f909d")  # bytes that mean nothing in Windows-1252
@@ -46,7 +47,7 @@ def decode(data: bytes) -> str:
 
 
 def _utf16(data: bytes, sample: bytes) -> str:
-    """UTF-16 without a mark: in text of most languages nearly every zero byte is at odd, or at even, places."""
+    """UTF-16 without a mark: in most languages nearly all zero bytes are at odd, or at even, places."""
     for encoding, zeros, others in (
         ("utf-16-le", sample[1::2], sample[0::2]),
         ("utf-16-be", sample[0::2], sample[1::2]),

@@ -30,7 +30,7 @@ _KINDS = {
     "a model": "gguf safetensors onnx pt pth",
     "a font": "ttf otf woff woff2",
     "a database": "sqlite sqlite3 db",
-    "a document of a kind that is not read here": "doc odt ods odp xls xlsx ppt pptx epub mobi rtf pages numbers",
+    "a kind that is not read here": "doc odt ods odp xls xlsx ppt pptx epub mobi rtf pages numbers",
 }
 _UNREAD = {"." + suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixes.split()}
 _PIECE = 1 << 20  # bytes a read
