@@ -12,7 +12,7 @@ from anchorhold.worker import prompt, select
 from anchorhold.worker.documents.readers import Readers
 from anchorhold.worker.engine import Engine, clock
 from anchorhold.worker.failure import Cancelled, Failure
-from anchorhold.worker.material import Material, gather
+from anchorhold.worker.material import Document, Material, gather
 from anchorhold.worker.outbox import Outbox
 from anchorhold.worker.template import ChatTemplate, Turn
 
@@ -42,6 +42,7 @@ class Answerer:
         self._template = ChatTemplate(engine.template(), engine.bos(), engine.eos())
         self._turns: list[Turn] | None = None  # of the last request, with its question
         self._mark = ""
+        self._order: dict[str, int] = {}  # of the documents in this conversation's prompt
 
     def serve(self, request: Message) -> None:
         """Answer one ``ask``. Raises OSError when nobody listens any more."""
@@ -103,6 +104,7 @@ class Answerer:
         texts += [turn["content"] for turn in self._turns] + [item.name for item in material.documents]
         if not same:
             self._engine.forget()
+            self._order.clear()
         if not same or any(self._mark in text for text in texts):
             repeatable = request["seed"] is not None or request["temperature"] <= 0
             names = "\0".join(f"{item.name} {len(item.text)}" for item in material.documents)
@@ -139,7 +141,9 @@ class Answerer:
         room = self._room(request)
         documents = material.documents
         if material.whole or select.may_fit(documents, room):
-            parts = [select.whole(document, mark, self._count) for document in documents]
+            parts = [
+                select.whole(document, mark, self._count) for document in self._ordered(request, material)
+            ]
             if sum(part.tokens for part in parts) < room:
                 tokens = self._tokens(request, parts, mark)
                 if len(tokens) <= room:
@@ -158,6 +162,17 @@ class Answerer:
             tokens = self._tokens(request, parts, mark, quoted=True)
             if len(tokens) <= room or not chosen.drop():
                 return tokens, parts
+
+    def _ordered(self, request: Message, material: Material) -> list[Document]:
+        """Named files as they were named. What folders hold, the best last; in the same order for as long as
+        the conversation goes on, so that what was computed of it can be used again."""
+        documents = material.documents
+        if material.whole or len(documents) < 2:
+            return documents
+        if not self._order:
+            ordered = select.by_worth(documents, self._words(request))
+            self._order = {item.path or "": number for number, item in enumerate(ordered)}
+        return sorted(documents, key=lambda item: self._order.get(item.path or "", -1))
 
     @staticmethod
     def _words(request: Message) -> str:

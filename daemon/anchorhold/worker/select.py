@@ -58,6 +58,17 @@ def whole(document: Document, mark: str, count: Count) -> Part:
     return part
 
 
+def by_worth(documents: list[Document], question: str) -> list[Document]:
+    """All of them, those that go best with the question last."""
+    index = Index([item.name for item in documents], [item.text for item in documents])
+    try:
+        ranked = list(dict.fromkeys(number for number, _start, _end in index.best(question)))
+    finally:
+        index.close()
+    others = [number for number in range(len(documents)) if number not in ranked]
+    return [documents[number] for number in [*others, *reversed(ranked)]]
+
+
 class Chosen:
     """Passages in the order of their worth; the least can be given back when the whole turns out too long."""
 
@@ -104,7 +115,7 @@ class Chosen:
         return False
 
     def parts(self) -> list[Part]:
-        """By document, the one with the best passage first."""
+        """By document, the one with the best passage last: a model remembers best what it read last."""
         spans: dict[int, list[tuple[int, int]]] = {}
         tokens: dict[int, int] = {}
         for (number, start, end), cost in self._taken:
@@ -112,7 +123,7 @@ class Chosen:
             tokens[number] = tokens.get(number, 0) + cost
         return [
             Part(self._documents[number], _joined(sorted(found)), tokens[number], self._head(number))
-            for number, found in spans.items()
+            for number, found in reversed(spans.items())
         ]
 
     def _head(self, number: int) -> str:

@@ -17,19 +17,20 @@ from anchorhold.worker.documents.skip import Budget, Skip
 _CHUNK = 1 << 16  # characters between two looks at the budget
 _DROPPED = frozenset(("script", "style", "template", "noscript", "svg", "math", "iframe", "object"))
 _INLINE = frozenset((
-    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "ins",
-    "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "time", "tt", "u",
-    "var", "wbr",
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font",
+    "i", "ins", "kbd", "label", "mark", "q", "s", "samp", "small", "span", "strike", "strong", "sub", "sup",
+    "time", "tt", "u", "var", "wbr",
 ))  # fmt: skip
 _CELLS = frozenset(("td", "th"))
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_.:-]{2,40})", re.IGNORECASE)
 # The encodings that pages are written in (encoding.spec.whatwg.org), and Python's names for them; UTF-8 and
 # UTF-16 are told by the bytes. No other name is looked up: Python has codecs that are no encodings of text.
 _ENCODINGS = {
-    "ascii": "cp1252", "us-ascii": "cp1252", "latin1": "cp1252", "iso-8859-1": "cp1252", "iso-8859-9": "cp1254",
-    "macintosh": "mac_roman", "koi8-r": "koi8-r", "koi8-u": "koi8-u", "ibm866": "cp866", "gb2312": "gb18030",
-    "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5hkscs", "euc-jp": "euc-jp", "shift_jis": "cp932",
-    "iso-2022-jp": "iso2022-jp", "euc-kr": "cp949", "tis-620": "cp874", "windows-874": "cp874",
+    "ascii": "cp1252", "us-ascii": "cp1252", "latin1": "cp1252", "iso-8859-1": "cp1252",
+    "iso-8859-9": "cp1254", "macintosh": "mac_roman", "koi8-r": "koi8-r", "koi8-u": "koi8-u",
+    "ibm866": "cp866", "gb2312": "gb18030", "gbk": "gb18030", "gb18030": "gb18030", "big5": "big5hkscs",
+    "euc-jp": "euc-jp", "shift_jis": "cp932", "iso-2022-jp": "iso2022-jp", "euc-kr": "cp949",
+    "tis-620": "cp874", "windows-874": "cp874",
     **{f"iso-8859-{number}": f"iso8859-{number}" for number in (2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 15, 16)},
     **{f"windows-{number}": f"cp{number}" for number in range(1250, 1259)},
 }  # fmt: skip
