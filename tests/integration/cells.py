@@ -24,7 +24,7 @@ def policy(
     limits: Limits | None = None,
     **data: object,
 ) -> Policy:
-    """A policy over these folders; ``kill`` false: what is refused is answered, so that all of it can be tried."""
+    """A policy over these folders; ``kill`` false: what is refused is answered, so all of it can be tried."""
     answer = "kill" if kill else "deny"
     return Policy(
         name="test",
@@ -39,7 +39,9 @@ def policy(
 class Outcome:
     """What a probe returned, and what the supervisor knows of it."""
 
-    def __init__(self, answer: str, summary: Summary, log: list[dict[str, object]], seen: list[events.Event]) -> None:
+    def __init__(
+        self, answer: str, summary: Summary, log: list[dict[str, object]], seen: list[events.Event]
+    ) -> None:
         self.answer = answer
         self.summary = summary
         self.log = log

@@ -7,7 +7,9 @@ from pathlib import Path
 from tests.integration import cells
 
 
-def test_a_probe_reads_what_is_granted_and_nothing_else(state_dir: Path, demo_model: Path, tmp_path: Path) -> None:
+def test_a_probe_reads_what_is_granted_and_nothing_else(
+    state_dir: Path, demo_model: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "papers"
     folder.mkdir()
     (folder / "a.txt").write_text("alpha")

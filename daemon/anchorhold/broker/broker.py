@@ -7,6 +7,7 @@ Source: seccomp_unotify(2).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -39,10 +40,16 @@ class Breach(Exception):
 
 
 class Broker:
-    """Answers the calls of one worker on one listener after another: first boot's, then the sealed phase's."""
+    """Answers the calls of one worker on boot's listener, then on the sealed phase's."""
 
     def __init__(
-        self, memory: Memory, recorder: Recorder, handlers: Handlers, *, kill_on_open: bool, kill_on_syscall: bool
+        self,
+        memory: Memory,
+        recorder: Recorder,
+        handlers: Handlers,
+        *,
+        kill_on_open: bool,
+        kill_on_syscall: bool,
     ) -> None:
         self.memory = memory
         self.recorder = recorder
@@ -54,7 +61,7 @@ class Broker:
         self._buffer = seccomp.new_buffer()
 
     def listen(self, listener: int, phase: str) -> None:
-        """From now on answer on this listener, by the table of this phase ("boot", then "sealed"; never back)."""
+        """From now on answer on this listener, by the table of this phase: "boot", then "sealed"."""
         if self.listener >= 0 and phase != "sealed":
             raise ValueError("a phase only goes forward")
         self.stop_listening()
@@ -67,11 +74,9 @@ class Broker:
             for name, (method, phases) in TABLE.items()
             if phases in wanted and name in syscalls.NR
         }
-        # Wake the worker on this very processor (Linux 6.6): two thirds of the price of a question is the waking.
-        try:
+        # Wake the worker on this very processor (Linux 6.6): most of a question's price is the waking.
+        with contextlib.suppress(OSError):
             seccomp.set_sync_wakeup(listener)
-        except OSError:
-            pass
 
     def stop_listening(self) -> None:
         """Close the listener: every question that waits or comes is answered ENOSYS by the kernel."""
@@ -104,8 +109,8 @@ class Broker:
             self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, refusal, self.kill_on_open)
         except OSError as error:
             # Out of descriptors or memory on our side, or an I/O error: refused, and it says so.
-            refusal = Refusal(errno.EACCES, f"the supervisor could not look: {error.strerror}", breach=False)
-            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, refusal, self.kill_on_open)
+            failed = Refusal(errno.EACCES, f"the supervisor could not look: {error.strerror}", breach=False)
+            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, failed, self.kill_on_open)
 
     def _refuse_call(self, asked: seccomp.Notification) -> None:
         name = syscalls.name(asked.nr)
@@ -119,14 +124,14 @@ class Broker:
         refusal = Refusal(errno.EPERM, "this system call is not for the worker", breach=True)
         self._refuse(asked, name, path, refusal, self.kill_on_syscall)
 
-    def _refuse(self, asked: seccomp.Notification, call: str, path: bytes, refusal: Refusal, kill: bool) -> None:
+    def _refuse(
+        self, asked: seccomp.Notification, call: str, path: bytes, refusal: Refusal, kill: bool
+    ) -> None:
         self.recorder.denial(call, path, refusal.reason)
         if refusal.breach and kill:
             raise Breach(call, path, refusal.reason)
         self._respond(asked.id, 0, refusal.errno)
 
     def _respond(self, id: int, value: int, code: int) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the thread that asked has died meanwhile
             seccomp.respond(self.listener, id, value, code)
-        except OSError:
-            pass  # the thread that asked has died meanwhile

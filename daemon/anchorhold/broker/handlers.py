@@ -34,7 +34,14 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 O_LARGEFILE = 0o100000
 _HARMLESS = (
-    os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_DIRECTORY | os.O_NOATIME | os.O_PATH | O_LARGEFILE
+    os.O_CLOEXEC
+    | os.O_NOFOLLOW
+    | os.O_NONBLOCK
+    | os.O_NOCTTY
+    | os.O_DIRECTORY
+    | os.O_NOATIME
+    | os.O_PATH
+    | O_LARGEFILE
 )
 _DIRENT = struct.Struct("=QqHB")
 _OPEN_HOW = struct.Struct("=QQQ")
@@ -195,25 +202,30 @@ class Handlers:
             raise Absent(errno.ENOTDIR if known else errno.EBADF)
         return known[1]
 
-    def _open(self, id: int, path: bytes, flags: int) -> None:
+    def _open(self, id: int, path: bytes, flags: int) -> int | None:
         cleaned, dots = paths.clean(path)
         if cleaned == b"/dev/null":
-            return self._give_null(id, flags)
+            self._give_null(id, flags)
+            return None
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & ~(_HARMLESS | os.O_ACCMODE):
             raise outside("asked to write or create")
         made_up = self.system.files.get(cleaned)
         if made_up is not None:
-            return self._give_made_up(id, path, made_up)
+            self._give_made_up(id, path, made_up)
+            return None
         if cleaned in ABSENT:
             raise Absent
         if self.phase == "sealed":
             if cleaned == self.model.path:
-                return self._give_model(id, path)
+                self._give_model(id, path)
+                return None
             decision = self.view.decide(path if dots else cleaned)
             if decision.allowed:
-                return self._give_data(id, path, cleaned, flags)
+                self._give_data(id, path, cleaned, flags)
+                return None
         if self.runtime.knows(cleaned):
-            return self._give_runtime(id, path, cleaned, flags)
+            self._give_runtime(id, path, cleaned, flags)
+            return None
         raise self._refused(path if dots else cleaned)
 
     def _refused(self, path: bytes) -> Refusal:

@@ -56,7 +56,7 @@ class Memory:
     def path(self, address: int) -> bytes:
         """The NUL-terminated path at ``address``, read once.
 
-        Raises Fault: EFAULT if it runs into an unmapped page, ENAMETOOLONG past 4096 bytes, as the kernel would.
+        Raises Fault as the kernel would: EFAULT at an unmapped page, ENAMETOOLONG past 4096 bytes.
         """
         if address >= _TOP:
             raise Fault(errno.EFAULT)

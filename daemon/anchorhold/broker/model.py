@@ -33,15 +33,17 @@ def identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 class ModelFile:
-    """The one file of class ``model``. Pinned by a descriptor: a file put in its place later is not the model."""
+    """The one file of class ``model``. Pinned by a descriptor: what is put in its place later is not it."""
 
     def __init__(self, path: str, expected: str | None, digests: DigestCache) -> None:
-        """Raises PolicyError if it cannot be opened, is no regular file or not the one that the policy names."""
+        """Raises PolicyError if it cannot be opened, is no regular file or not the one of the policy."""
         self.path = os.fsencode(path)
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
-            raise PolicyError(f"{path}: {error.strerror}", hint="Name a model file that this user may read.") from None
+            raise PolicyError(
+                f"{path}: {error.strerror}", hint="Name a model file that this user may read."
+            ) from None
         try:
             found = os.fstat(self.fd)
             if not stat.S_ISREG(found.st_mode):

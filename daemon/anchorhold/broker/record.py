@@ -48,9 +48,7 @@ class Recorder:
         self.flush()
         return self._append(kind, fields)
 
-    def grant(
-        self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str
-    ) -> None:
+    def grant(self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str) -> None:
         """One descriptor is about to be handed over."""
         self._append(
             "grant",

@@ -1,4 +1,4 @@
-"""A refusal is an exception: a handler that forgets to decide raises something, and something is a refusal."""
+"""A refusal is an exception: whatever a handler raises, the worker gets nothing."""
 
 from __future__ import annotations
 

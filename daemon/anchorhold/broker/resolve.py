@@ -31,7 +31,7 @@ assert _openat2.RESOLVE_BENEATH == 0x08
 
 
 class Root:
-    """One root of the policy, pinned by a descriptor from the start: a renamed or replaced folder is not followed."""
+    """One root of the policy, pinned by a descriptor: a folder put in its place later is not followed."""
 
     __slots__ = ("fd", "is_file", "name", "path", "real", "resolve")
 

@@ -16,9 +16,27 @@ import sysconfig
 from anchorhold.broker.refusal import Absent, outside
 
 EXACT = (b"/etc/ld.so.cache",)
-LIBRARY_FOLDERS = (b"/lib", b"/lib64", b"/usr/lib", b"/usr/lib64", b"/usr/local/lib", b"/usr/local/lib64")
+_TRIPLES = (b"x86_64-linux-gnu", b"aarch64-linux-gnu")
+_HWCAPS = (
+    b"",
+    b"glibc-hwcaps",
+    b"glibc-hwcaps/x86-64-v2",
+    b"glibc-hwcaps/x86-64-v3",
+    b"glibc-hwcaps/x86-64-v4",
+)
+LIBRARY_FOLDERS = tuple(
+    b"/".join(part for part in (base, triple, hwcaps) if part)
+    for base in (b"/lib", b"/lib64", b"/usr/lib", b"/usr/lib64", b"/usr/local/lib", b"/usr/local/lib64")
+    for triple in (b"", *_TRIPLES)
+    for hwcaps in _HWCAPS
+)
+"""Where the dynamic loader looks (ld.so(8)). Exactly these: a look further down would tell what is installed."""
 _SHARED_OBJECT = re.compile(rb"\.so(\.[0-9.]+)?$")
-_LOCALE = (b"/usr/lib/locale", b"/usr/share/locale", b"/usr/lib/x86_64-linux-gnu/gconv", b"/usr/lib/aarch64-linux-gnu/gconv")
+_LOCALE = (
+    b"/usr/lib/locale",
+    b"/usr/share/locale",
+    *(b"/usr/lib/" + triple + b"/gconv" for triple in (b"x86_64-linux-gnu", b"aarch64-linux-gnu")),
+)
 _PROBE_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -34,7 +52,7 @@ class Runtime:
                     whole.append(form)
         self.whole = tuple(whole)
         self._prefixes = tuple(folder + b"/" for folder in whole)
-        self._libraries = tuple(folder + b"/" for folder in LIBRARY_FOLDERS)
+        self._libraries = frozenset(LIBRARY_FOLDERS)
         parents: set[bytes] = set()
         for folder in (*whole, *LIBRARY_FOLDERS, *EXACT):
             while folder not in (b"/", b""):
@@ -50,16 +68,11 @@ class Runtime:
         """Whether a cleaned absolute path is runtime, by its text alone."""
         if path.startswith(self._prefixes) or path in self.whole or path in EXACT:
             return True
-        return path.startswith(self._libraries) and _SHARED_OBJECT.search(path) is not None
+        return os.path.dirname(path) in self._libraries and _SHARED_OBJECT.search(path) is not None
 
     def knows(self, path: bytes) -> bool:
         """Whether its existence may be told: runtime, a library folder, or a folder on the way to one."""
-        return (
-            self.owns(path)
-            or path in self.parents
-            or path in LIBRARY_FOLDERS
-            or (path.startswith(self._libraries) and _is_folder(path))
-        )
+        return self.owns(path) or path in self.parents or path in self._libraries
 
     def open(self, path: bytes) -> tuple[int, os.stat_result, bytes]:
         """A read-only descriptor, what it is, and where it really lies.
@@ -79,24 +92,25 @@ class Runtime:
             real = os.readlink(b"/proc/self/fd/%d" % fd)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
                 raise outside("runtime path that is no regular file")
-            if not (self.owns(real) or real in self.parents or (stat.S_ISDIR(found.st_mode) and self.knows(real))):
+            if not (self.knows(real) or self._library_elsewhere(path, real)):
                 raise outside("link that leads out of the runtime")
         except BaseException:
             os.close(fd)
             raise
         return fd, found, real
 
+    def _library_elsewhere(self, path: bytes, real: bytes) -> bool:
+        """A library of the system may be a link into a folder of its own (alternatives, usr merge)."""
+        return (
+            os.path.dirname(path) in self._libraries
+            and real.startswith((b"/usr/lib", b"/lib", b"/usr/local/lib"))
+            and _SHARED_OBJECT.search(real) is not None
+        )
+
     def shows(self, folder: bytes, name: bytes) -> bool:
         """Whether a listing of ``folder`` has ``name``."""
         path = (folder if folder != b"/" else b"") + b"/" + name
         return self.owns(path) or path in self.parents or path in LIBRARY_FOLDERS
-
-
-def _is_folder(path: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except OSError:
-        return False
 
 
 def python_folders() -> list[str]:
@@ -117,7 +131,13 @@ def package_folders() -> list[str]:
 def search_path() -> list[str]:
     """``sys.path`` for the worker: the same places, and nothing else."""
     packages = package_folders()
-    return _unique([*(path for path in sys.path if path in python_folders()), *packages[:-1], os.path.dirname(packages[-1])])
+    return _unique(
+        [
+            *(path for path in sys.path if path in python_folders()),
+            *packages[:-1],
+            os.path.dirname(packages[-1]),
+        ]
+    )
 
 
 def _unique(paths: list[str]) -> list[str]:

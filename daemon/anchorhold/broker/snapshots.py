@@ -74,11 +74,13 @@ class Snapshots:
         self.sweep()
         if self.bytes_held + size > self.budget or len(self.held) >= MOST_HELD:
             raise Refusal(
-                errno.ENOMEM, f"the worker holds copies of {self.bytes_held} bytes already and lets none go", breach=False
+                errno.ENOMEM,
+                f"the worker holds copies of {self.bytes_held} bytes already and lets none go",
+                breach=False,
             )
 
     def sweep(self) -> None:
-        """Forget copies that nobody but us has open: a write lease is given only then (fcntl(2), F_SETLEASE)."""
+        """Forget copies that nobody but us has open: only then is a write lease given (F_SETLEASE)."""
         for fd in list(self.held):
             try:
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)

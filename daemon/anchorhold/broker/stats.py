@@ -23,7 +23,20 @@ _STATX_SIZE = 256
 class Stat:
     """What a stat call answers; the fields of ``os.stat_result`` that the kernel's structures carry."""
 
-    __slots__ = ("atime", "blocks", "ctime", "dev", "gid", "ino", "mode", "mtime", "nlink", "rdev", "size", "uid")
+    __slots__ = (
+        "atime",
+        "blocks",
+        "ctime",
+        "dev",
+        "gid",
+        "ino",
+        "mode",
+        "mtime",
+        "nlink",
+        "rdev",
+        "size",
+        "uid",
+    )
 
     def __init__(self, mode: int, size: int = 0, ino: int = 1) -> None:
         self.mode, self.size, self.ino = mode, size, ino
@@ -35,7 +48,12 @@ class Stat:
     def of(cls, result: os.stat_result) -> Stat:
         """The real thing, times in nanoseconds. Owner and group are nobody's: they say who lives here."""
         self = cls.__new__(cls)
-        self.mode, self.size, self.ino, self.dev = result.st_mode, result.st_size, result.st_ino, result.st_dev
+        self.mode, self.size, self.ino, self.dev = (
+            result.st_mode,
+            result.st_size,
+            result.st_ino,
+            result.st_dev,
+        )
         self.nlink, self.uid, self.gid, self.rdev = result.st_nlink, 65534, 65534, result.st_rdev
         self.blocks = result.st_blocks
         self.atime, self.mtime, self.ctime = result.st_mtime_ns, result.st_mtime_ns, result.st_ctime_ns
@@ -52,8 +70,8 @@ class Stat:
                 self.blocks, *times, 0, 0, 0,
             )  # fmt: skip
         return _STAT_GENERIC.pack(
-            self.dev, self.ino, self.mode, self.nlink & 0xFFFFFFFF, self.uid, self.gid, self.rdev, 0, self.size,
-            4096, 0, self.blocks, *times, 0, 0,
+            self.dev, self.ino, self.mode, self.nlink & 0xFFFFFFFF, self.uid, self.gid, self.rdev, 0,
+            self.size, 4096, 0, self.blocks, *times, 0, 0,
         )  # fmt: skip
 
     def packed_statx(self) -> bytes:

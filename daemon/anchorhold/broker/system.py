@@ -13,9 +13,12 @@ import struct
 ABSENT = frozenset(
     (
         b"/etc/localtime", b"/etc/ld.so.preload", b"/etc/ld-nix.so.preload", b"/etc/ssl/openssl.cnf",
-        b"/usr/lib/ssl/openssl.cnf", b"/usr/local/ssl/openssl.cnf", b"/etc/gcrypt/fips_enabled", b"/etc/gai.conf",
-        b"/proc/self/maps", b"/proc/self/exe", b"/proc/self/status", b"/proc/self/cgroup", b"/proc/self/mountinfo",
-        b"/proc/stat", b"/proc/meminfo", b"/proc/mounts", b"/proc/filesystems", b"/selinux", b"/sys/fs/selinux",
+        b"/usr/lib/ssl/openssl.cnf", b"/usr/local/ssl/openssl.cnf", b"/etc/gcrypt/fips_enabled",
+        b"/etc/gai.conf",
+        b"/proc/self/maps", b"/proc/self/exe", b"/proc/self/status", b"/proc/self/cgroup",
+        b"/proc/self/mountinfo",
+        b"/proc/stat", b"/proc/meminfo", b"/proc/mounts", b"/proc/filesystems", b"/selinux",
+        b"/sys/fs/selinux",
         b"/proc/sys/crypto/fips_enabled", b"/sys/devices/system/node", b"/sys/devices/system/node/online",
         b"/sys/kernel/mm/transparent_hugepage/enabled", b"/sys/kernel/mm/transparent_hugepage/hpage_pmd_size",
         b"/sys/kernel/mm/hugepages", b"/sys/devices/system/cpu", b"/sys/devices/system/cpu/smt/active",
@@ -51,4 +54,6 @@ class System:
 
     def sysinfo(self, memory: int) -> bytes:
         """``struct sysinfo``: the memory that the worker may use, and nothing of the machine's state."""
-        return struct.pack("=qQQQQQQQQQHHxxxxQQI", 0, 0, 0, 0, memory, memory, 0, 0, 0, 0, 1, 0, 0, 0, 1).ljust(112, b"\0")
+        return struct.pack(
+            "=qQQQQQQQQQHHxxxxQQI", 0, 0, 0, 0, memory, memory, 0, 0, 0, 0, 1, 0, 0, 0, 1
+        ).ljust(112, b"\0")

@@ -1,4 +1,4 @@
-"""What the worker may see of the user's data: the policy's roots, opened once, and what is hidden below them."""
+"""What the worker may see of the user's data: the policy's roots, opened once, less what is hidden."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class DataView:
             except OSError as error:
                 self.close()
                 raise PolicyError(
-                    f"{os.fsdecode(root.path)}: {error.strerror}", hint="Name a folder that this user may enter."
+                    f"{os.fsdecode(root.path)}: {error.strerror}",
+                    hint="Name a folder that this user may enter.",
                 ) from None
             self.roots.append(opened)
             if root.is_file:
@@ -68,10 +69,14 @@ class DataView:
                 os.close(found.fd)
         except Absent as error:
             self.close()
-            raise PolicyError(f"{shown}: {os.strerror(error.errno)}", hint="Name a file that exists.") from None
+            raise PolicyError(
+                f"{shown}: {os.strerror(error.errno)}", hint="Name a file that exists."
+            ) from None
         except Refusal as refusal:
             self.close()
-            raise PolicyError(f"{shown}: {refusal.reason}", hint="It cannot be handed to a model as it is.") from None
+            raise PolicyError(
+                f"{shown}: {refusal.reason}", hint="It cannot be handed to a model as it is."
+            ) from None
 
     def close(self) -> None:
         for root in self.roots:
@@ -120,7 +125,9 @@ class DataView:
         """A readable descriptor of a regular file within the size limit. Raises Refusal."""
         if found.stat.st_size > self.policy.max_file:
             raise Refusal(
-                errno.EFBIG, f"{found.stat.st_size} bytes, over data.max_file = {self.policy.max_file}", breach=False
+                errno.EFBIG,
+                f"{found.stat.st_size} bytes, over data.max_file = {self.policy.max_file}",
+                breach=False,
             )
         return reopen(found.fd)
 

@@ -67,7 +67,7 @@ def boot_filter(tgid: int) -> bytes:
 
 
 def sealed_filter(tgid: int) -> bytes:
-    """The program for the sealed phase: no executable mapping, no further filter, no sending of descriptors."""
+    """The program for the sealed phase: no executable mapping, no further filter, no way back."""
     return _program(tgid, sealed=True)
 
 
@@ -88,8 +88,9 @@ def _program(tgid: int, *, sealed: bool) -> bytes:
     # after the seal no executable mapping comes, and none moves. malloc copies where mremap fails.
     p.jeq(nr["mremap"], "enomem" if sealed else "allow")
     for name, label in (
-        ("mmap", "mmap"), ("mprotect", "mmap"), ("madvise", "madvise"), ("clone", "clone"), ("ioctl", "ioctl"),
-        ("fcntl", "fcntl"), ("prctl", "prctl"), ("tgkill", "tgkill"), ("prlimit64", "prlimit"),
+        ("mmap", "mmap"), ("mprotect", "mmap"), ("madvise", "madvise"), ("clone", "clone"),
+        ("ioctl", "ioctl"), ("fcntl", "fcntl"), ("prctl", "prctl"),
+        ("tgkill", "tgkill"), ("prlimit64", "prlimit"),
     ):  # fmt: skip
         p.jeq(nr[name], label)
     if "pkey_mprotect" in nr:

@@ -90,7 +90,7 @@ def main() -> None:
             os.close(alive_write)
             become_worker(config, setup, held, missing, alive_read)
         except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]  # there is one, in this block
+            sys.excepthook(*sys.exc_info())
         finally:
             os._exit(1)
     setup.tell("child", {"pid": str(child)}, (pidfd.pidfd_open(child),))

@@ -155,7 +155,9 @@ class Landlock:
     def apply(self) -> None:
         self.abi = landlock.abi()
         if not self.abi:
-            raise OSError(95, "Landlock is not in this kernel, or not switched on (lsm= on the kernel command line)")
+            raise OSError(
+                95, "Landlock is not in this kernel, or not switched on (lsm= on the kernel command line)"
+            )
         ruleset = landlock.create_ruleset(*landlock.handled(self.abi))
         try:
             landlock.restrict_self(ruleset)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.1
 DATA_SLACK = 512 << 20
-"""Bytes over the memory limit at which the kernel itself refuses: room for stacks that are reserved, not used."""
+"""Bytes over the memory limit at which the kernel itself refuses: stacks are reserved, not used."""
 DESCRIPTORS = 256
 
 
@@ -55,7 +55,9 @@ class Limits:
         try:
             parent = cgroups.find()
             if parent is None:
-                self.cgroup_missing = "no cgroup v2 in which this user may create a group (systemd: Delegate=yes)"
+                self.cgroup_missing = (
+                    "no cgroup v2 in which this user may create a group (systemd: Delegate=yes)"
+                )
                 return
             self.cgroup = parent.create(f"anchorhold-{session}")
         except OSError as error:
@@ -102,7 +104,8 @@ class Limits:
         else:
             self._tasks_watched = True
             self.mechanisms["tasks"] = (
-                f"{policy.tasks} threads: RLIMIT_NPROC within its user namespace, looked at every {WATCH_SECONDS} s"
+                f"{policy.tasks} threads: RLIMIT_NPROC within its user namespace, "
+                f"looked at every {WATCH_SECONDS} s"
             )
         if policy.wall_clock is not None:
             self.mechanisms["wall_clock"] = f"{policy.wall_clock:g} s, by the supervisor's clock"
@@ -137,7 +140,9 @@ class Limits:
         """
         now = time.monotonic()
         if self.deadline is not None and now >= self.deadline:
-            raise Exceeded("wall_clock", f"it ran longer than limits.wall_clock = {self.policy.wall_clock:g} s")
+            raise Exceeded(
+                "wall_clock", f"it ran longer than limits.wall_clock = {self.policy.wall_clock:g} s"
+            )
         if now >= self._next:
             self._next = now + WATCH_SECONDS
             self._look(held)
@@ -160,11 +165,15 @@ class Limits:
                 memory = process.memory_info()
                 own = memory.rss - memory.shared + held
                 if own > self.policy.memory:
-                    raise Exceeded("memory", f"it uses {own} bytes, over limits.memory = {self.policy.memory}")
+                    raise Exceeded(
+                        "memory", f"it uses {own} bytes, over limits.memory = {self.policy.memory}"
+                    )
             if self._tasks_watched:
                 threads = process.num_threads()
                 if threads > self.policy.tasks:
-                    raise Exceeded("tasks", f"it has {threads} threads, over limits.tasks = {self.policy.tasks}")
+                    raise Exceeded(
+                        "tasks", f"it has {threads} threads, over limits.tasks = {self.policy.tasks}"
+                    )
         except psutil.Error:
             return  # it is gone, which is seen elsewhere
 

@@ -55,7 +55,7 @@ class Loop(threading.Thread):
         kill_on_open: bool,
         kill_on_syscall: bool,
     ) -> None:
-        """on_cell: called with the layers that hold and those that are missing; raises to refuse the start."""
+        """on_cell: called with the layers that hold and those missing; raises to refuse the start."""
         super().__init__(name="supervisor", daemon=True)
         self.launched = launched
         self.recorder = recorder
@@ -98,7 +98,7 @@ class Loop(threading.Thread):
             os.write(self._wake_write, b"x")
 
     def kill(self, reason: str | None) -> None:
-        """SIGKILL, from whatever thread or signal handler; returns when the worker is dead (or 2 s have passed)."""
+        """SIGKILL, from whatever thread or signal handler; returns when the worker is dead (2 s at most)."""
         if self.kill_reason is None and reason is not None:
             self.kill_reason = reason
             self.killed_at = time.monotonic()
@@ -147,7 +147,10 @@ class Loop(threading.Thread):
             )
         with contextlib.suppress(AnchorholdError):
             self.recorder.event(
-                "breach", call=breach.call, path=breach.path.decode("utf-8", "surrogateescape"), reason=breach.reason
+                "breach",
+                call=breach.call,
+                path=breach.path.decode("utf-8", "surrogateescape"),
+                reason=breach.reason,
             )
         return BreachError(
             f"the worker asked for {what} ({breach.call}: {breach.reason}) and was killed",
@@ -159,7 +162,8 @@ class Loop(threading.Thread):
         with contextlib.suppress(AnchorholdError):
             self.recorder.event("limit", limit=exceeded.limit, text=str(exceeded))
         return LimitError(
-            f"the worker was killed: {exceeded}", hint=f"Raise limits.{exceeded.limit} in the policy, or ask for less."
+            f"the worker was killed: {exceeded}",
+            hint=f"Raise limits.{exceeded.limit} in the policy, or ask for less.",
         )
 
     def _serve(self) -> None:
@@ -224,7 +228,7 @@ class Loop(threading.Thread):
             broker.handle_one()
 
     def _see_the_trial(self, broker: Broker) -> None:
-        """The first question on the sealed listener is the launcher's own trial; only then is the seal believed."""
+        """The first question on the sealed listener is the launcher's own trial: so the seal holds."""
         asked = seccomp.receive(broker.listener, seccomp.new_buffer())
         if asked.nr != syscalls.NR["mmap"] or not asked.args[2] & PROT_EXEC:
             raise WorkerError("the seal could not be seen to hold: " + syscalls.name(asked.nr))
@@ -381,11 +385,13 @@ class Loop(threading.Thread):
         self.events.put(None)
 
     def _explain_death(self) -> None:
-        """Why the worker is dead, if nothing said so yet; the kill is on record with the time that it took."""
+        """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""
         self.recorder.flush()
         if self.kill_reason is not None:
             self.recorder.event(
-                "kill", reason=self.kill_reason, milliseconds=round((time.monotonic() - self.killed_at) * 1000, 3)
+                "kill",
+                reason=self.kill_reason,
+                milliseconds=round((time.monotonic() - self.killed_at) * 1000, 3),
             )
             if self.error is None:
                 self.error = Interrupted(f"killed: {self.kill_reason}")
@@ -406,7 +412,9 @@ class Loop(threading.Thread):
             self.error = WorkerError(f"the worker died of {name}", hint=_what_to_do(self.stage), detail=tail)
         else:
             self.error = WorkerError(
-                f"the worker ended by itself (exit {code}) in stage {self.stage!r}", hint=_what_to_do(self.stage), detail=tail
+                f"the worker ended by itself (exit {code}) in stage {self.stage!r}",
+                hint=_what_to_do(self.stage),
+                detail=tail,
             )
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ START_SECONDS = 120.0
 
 
 class Request:
-    """One question. files: absolute paths that must be in the prompt whole; material: text from standard input."""
+    """One question. files: paths that must be in the prompt whole; material: text of standard input."""
 
     def __init__(
         self,
@@ -62,12 +62,15 @@ class Request:
 class Summary:
     """What a session was shown and refused, from the supervisor's own books."""
 
-    def __init__(self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str) -> None:
+    def __init__(
+        self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str
+    ) -> None:
         self.session = recorder.session
         self.shown = [(text(path), digest, size) for path, (digest, size) in recorder.shown.items()]
         self.refused_total = recorder.denied
         self.refused = [
-            (text(path) if path else call, why, times) for (call, path, why), times in recorder.examples.items()
+            (text(path) if path else call, why, times)
+            for (call, path, why), times in recorder.examples.items()
         ]
         self.layers, self.missing, self.phase = layers, missing, phase
 
@@ -171,7 +174,9 @@ class Session:
             loop.ended.wait(5.0)
             raise loop.error or WorkerError("the worker did not start")
         threads = policy.model.threads or processors
-        loop.send({"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads})
+        loop.send(
+            {"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads}
+        )
 
     def _launch_config(self, limits: Limits) -> dict[str, object]:
         held = {"cgroup": limits.cgroup_words} if limits.cgroup_words else {}
@@ -185,7 +190,7 @@ class Session:
         }
 
     def _on_cell(self, held: dict[str, str], missing: dict[str, str]) -> None:
-        """The cell stands: on record before the first question is answered, and refused if it lacks what is required."""
+        """The cell stands: recorded before the first answer, refused if it lacks what is required."""
         limits, model = self._limits, self._model
         assert limits is not None and model is not None
         if limits.cgroup_missing:
@@ -301,7 +306,9 @@ class Session:
                 events.Document(message["path"], message["outcome"], message["reason"], message["tokens"])
             )
         elif kind == "done":
-            self._request_end(message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"])
+            self._request_end(
+                message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"]
+            )
             loop.events.put(
                 events.Done(
                     message["reason"],
@@ -335,7 +342,7 @@ class Session:
     # ---- end ----------------------------------------------------------------------------------
 
     def kill(self, reason: str) -> None:
-        """The worker is dead when this returns. From any thread, also from a signal handler: no lock, no log."""
+        """The worker is dead when this returns. From any thread or signal handler: no lock, no log."""
         self._killed = reason
         if self._loop is not None:
             self._loop.kill(reason)
@@ -376,7 +383,7 @@ class Session:
 
 
 def _empty_folder(state_dir: Path) -> int:
-    """A descriptor of a folder that is empty and gone: what the worker holds in place of every folder it opens."""
+    """A descriptor of a folder that is empty and gone: what the worker holds for every folder it opens."""
     path = os.path.join(state_dir, f".folder-{os.getpid()}-{os.urandom(4).hex()}")
     os.mkdir(path, 0o500)
     try:

@@ -60,7 +60,15 @@ class Launched:
         """
         config_read, config_write = os.pipe()
         null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        wanted = (null, self._stderr_theirs, self._stderr_theirs, config_read, self._theirs.fileno(), self._from_us, self._to_us)
+        wanted = (
+            null,
+            self._stderr_theirs,
+            self._stderr_theirs,
+            config_read,
+            self._theirs.fileno(),
+            self._from_us,
+            self._to_us,
+        )
         # Twice, by way of numbers that are free for sure: a target may be the source of another.
         high = [os.dup(fd) for fd in wanted]
         floor = max((*high, 64)) + 1
@@ -81,9 +89,20 @@ class Launched:
             )
             if callable(before):
                 before(self.pid)
-            os.write(config_write, marshal.dumps({**config, "supervisor": os.getpid(), "path": runtime.search_path()}))
+            os.write(
+                config_write,
+                marshal.dumps({**config, "supervisor": os.getpid(), "path": runtime.search_path()}),
+            )
         finally:
-            for fd in (*high, null, config_read, config_write, self._stderr_theirs, self._from_us, self._to_us):
+            for fd in (
+                *high,
+                null,
+                config_read,
+                config_write,
+                self._stderr_theirs,
+                self._from_us,
+                self._to_us,
+            ):
                 os.close(fd)
             self._theirs.close()
 
