@@ -42,9 +42,12 @@ class Snapshots:
         try:
             digest = hashlib.sha256()
             size = 0
+            expected = os.fstat(source).st_size
             while True:
+                # As much as is there and one more to see the end: a megabyte of room costs 30 µs, used or not.
+                wanted = min(CHUNK, expected - size + 1) if size <= expected else CHUNK
                 try:
-                    chunk = os.read(source, CHUNK)
+                    chunk = os.read(source, wanted)
                 except OSError as error:
                     raise Refusal(errno.EIO, f"reading it failed: {error.strerror}", breach=False) from None
                 if not chunk:
@@ -57,7 +60,7 @@ class Snapshots:
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(copy, view) :]
-                if len(chunk) < CHUNK and size >= os.fstat(source).st_size:
+                if len(chunk) < wanted and size >= os.fstat(source).st_size:
                     break
             memfd.add_seals(copy, _SEALS)
             # Two opens of their own: one to hand out, one to tell by (see sweep) when that has been let go.
