@@ -81,14 +81,21 @@ def read(path: str) -> str:
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "the name has a NUL"
         raise PolicyError(f"{where}: {why}", hint="Name a policy file that you may read.") from None
-    with open(fd, "rb") as file:
+    try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
             raise PolicyError(f"{where}: no regular file", hint="A policy is read from a regular file only.")
         if not is_shipped(path):
             # Whoever can write to the shipped ones can write to this program itself.
             _check_writers(path, found)
-        data = file.read(MOST + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(MOST + 1)
+    except OSError as error:
+        raise PolicyError(
+            f"{where}: {error.strerror}", hint="Name a policy file that you may read."
+        ) from None
+    finally:
+        os.close(fd)
     if len(data) > MOST:
         raise PolicyError(f"{where}: larger than {MOST} bytes", hint="Is it a policy at all?")
     try:

@@ -116,7 +116,8 @@ def load(policy: str | os.PathLike[str], state_dir: str | os.PathLike[str] | Non
 
     state_dir: where the log is; no folder of the policy may reach it. None: where it is by default.
     """
-    found, problems = check(policy, state_dir)
+    file = find.find(os.fspath(policy))
+    found, problems = check_text(file, find.read(file), state_dir)
     if found is None:
         raise PolicyError("\n".join(map(str, problems)), hint="Nothing starts until the policy is right.")
     return found

@@ -63,7 +63,7 @@ def from_options(
 
 
 def _bare(model: str | None) -> Policy:
-    path = _option("--model", model or "demo", _model_option)
+    path = _option("--model", "demo" if model is None else model, _model_option)
     return Policy(name=NAME, model=ModelPolicy(path=path), given=frozenset({"model.path"} if model else ()))
 
 
@@ -123,7 +123,13 @@ def _check_files(policy: Policy, named: tuple[str, ...], state: str) -> None:
     for path in named:
         _check_within(policy, matcher, "--file", path)
         _checked("--file", partial(places.apart, path, state))
+        if not policy.data.read:
+            _checked("--file", partial(places.one_file, path))
         found = explain(policy, os.fsencode(path))
+        if found.outcome == "listing":
+            raise PolicyError(f"--file: {shown(path)} is a folder", hint="Name a folder with --data.")
+        if found.outcome == "direct":
+            raise PolicyError(f"--file: {shown(path)} is the model", hint="Name a document.")
         if found.outcome != "snapshot":
             raise PolicyError(f"--file: {shown(path)}: {found.reason}", hint=found.hint)
 
