@@ -207,6 +207,9 @@ def _write(path: str, text: str) -> None:
     """A new file, whole or not at all, never over another or through a link."""
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), 0o700, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _cannot_write(path, error) from None
+    try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise PolicyError(
