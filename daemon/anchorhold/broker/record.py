@@ -7,6 +7,7 @@ a second are one more entry with their count. The sum of the counts is the exact
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 TYPE_CHECKING = False
@@ -37,6 +38,7 @@ class Recorder:
         self.examples: dict[tuple[str, bytes, str], int] = {}
         self._pending: dict[tuple[str, bytes, str], int] = {}
         self._flush_at = 0.0
+        self._lock = threading.RLock()  # the thread that asks writes request.start, the loop all else
 
     def _append(self, kind: str, fields: dict[str, object]) -> int:
         if self.request is not None:
@@ -45,8 +47,9 @@ class Recorder:
 
     def event(self, kind: str, **fields: object) -> int:
         """Any other entry of the session."""
-        self.flush()
-        return self._append(kind, fields)
+        with self._lock:
+            self.flush()
+            return self._append(kind, fields)
 
     def grant(self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str) -> None:
         """One descriptor is about to be handed over."""
@@ -77,6 +80,10 @@ class Recorder:
 
     def denial(self, call: str, path: bytes, reason: str) -> None:
         """One request is about to be refused."""
+        with self._lock:
+            self._denial(call, path, reason)
+
+    def _denial(self, call: str, path: bytes, reason: str) -> None:
         self.denied += 1
         key = (call, path, reason)
         waiting = self._pending.get(key)
@@ -110,13 +117,14 @@ class Recorder:
 
     def flush(self) -> None:
         """Write the counts that wait."""
-        if not self._flush_at:
-            return
-        pending, self._pending = self._pending, {}
-        self._flush_at = 0.0
-        for key, count in pending.items():
-            if count:
-                self._deny(key, count)
+        with self._lock:
+            if not self._flush_at:
+                return
+            pending, self._pending = self._pending, {}
+            self._flush_at = 0.0
+            for key, count in pending.items():
+                if count:
+                    self._deny(key, count)
 
 
 def new_session() -> str:

@@ -30,7 +30,7 @@ LIBRARY_FOLDERS = tuple(
     for triple in (b"", *_TRIPLES)
     for hwcaps in _HWCAPS
 )
-"""Where the dynamic loader looks (ld.so(8)). Exactly these: a look further down would tell what is installed."""
+"""Where the dynamic loader looks (ld.so(8)). Exactly these: more would tell what is installed here."""
 _SHARED_OBJECT = re.compile(rb"\.so(\.[0-9.]+)?$")
 _LOCALE = (
     b"/usr/lib/locale",

@@ -64,6 +64,7 @@ class Setup:
 
 def main() -> None:
     config = read_config()
+    os.chdir("/")
     os.closerange(FIRST_FREE_FD, 1 << 16)
     libc.syscall(syscalls.NR["close_range"], FIRST_FREE_FD, 0xFFFFFFFF, 0)
     setup = Setup(SETUP_FD)

@@ -23,6 +23,7 @@ WATCH_SECONDS = 0.1
 DATA_SLACK = 512 << 20
 """Bytes over the memory limit at which the kernel itself refuses: stacks are reserved, not used."""
 DESCRIPTORS = 256
+LEFTOVER_SECONDS = 60.0
 
 
 class Exceeded(Exception):
@@ -59,6 +60,7 @@ class Limits:
                     "no cgroup v2 in which this user may create a group (systemd: Delegate=yes)"
                 )
                 return
+            _remove_leftovers(parent.path)
             self.cgroup = parent.create(f"anchorhold-{session}")
         except OSError as error:
             self.cgroup_missing = str(error)
@@ -192,6 +194,18 @@ class Limits:
                 self.cgroup.kill()
                 self.cgroup.remove()
             self.cgroup = None
+
+
+def _remove_leftovers(parent: str) -> None:
+    """Groups of supervisors that were killed: empty and old. rmdir(2) refuses one that holds a process."""
+    with contextlib.suppress(OSError), os.scandir(parent) as found:
+        for entry in found:
+            if (
+                entry.name.startswith("anchorhold-")
+                and time.time() - entry.stat().st_mtime > LEFTOVER_SECONDS
+            ):
+                with contextlib.suppress(OSError):
+                    os.rmdir(entry.path)
 
 
 def _swap_words() -> str:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 PROT_EXEC = 4
 STDERR_KEPT = 8192
+MOST_WAITING = 64
+"""Events that may wait for their reader before the worker's channel is left unread for a while."""
 BATCH = 64
 """Questions answered in a row before the other descriptors are looked at."""
 _CHUNK = 1 << 16
@@ -84,6 +86,7 @@ class Loop(threading.Thread):
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
         self._closing = False
+        self._held_back = self._channel_closed = False
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -178,6 +181,7 @@ class Loop(threading.Thread):
                 wait = min(wait, due)
             if self._outgoing:
                 self._write_out()
+            self._hold_back()
             ready = self._poll.poll(max(1, int(wait * 1000)))
             if due == 0.0:
                 self.recorder.flush()
@@ -187,7 +191,11 @@ class Loop(threading.Thread):
                 elif fd == setup:
                     self._setup()
                 elif fd == launched.from_worker:
-                    self._read_channel()
+                    if not self._held_back:
+                        self._read_channel()
+                    elif events & ~select.POLLIN:
+                        self._channel_closed = True
+                        self._poll.unregister(fd)
                 elif fd == launched.stderr:
                     self._read_stderr()
                 elif fd == self._wake_read:
@@ -328,12 +336,25 @@ class Loop(threading.Thread):
         with contextlib.suppress(KeyError):
             self._poll.unregister(self.launched.to_worker)
 
+    def _hold_back(self) -> None:
+        """Whoever speaks faster than it is heard waits in its own write: our memory is no buffer."""
+        full = self.events.qsize() > MOST_WAITING
+        if full != self._held_back and not self._channel_closed:
+            self._held_back = full
+            self._poll.register(self.launched.from_worker, 0 if full else select.POLLIN)
+
+    def taken(self) -> None:
+        """The reader of the events has taken one."""
+        if self._held_back and self.events.qsize() <= MOST_WAITING // 2:
+            self.wake()
+
     def _read_channel(self) -> None:
         try:
             data = os.read(self.launched.from_worker, _CHUNK)
         except BlockingIOError:
             return
         if not data:
+            self._channel_closed = True
             self._poll.unregister(self.launched.from_worker)
             return
         for frame in self._frames.feed(data):

@@ -34,8 +34,10 @@ from anchorhold.supervisor.spawn import NOBODY, Launched
 
 WORKER = "anchorhold.worker.main"
 SNAPSHOT_BUDGET = 1 << 30
-"""Bytes of copies that a worker may hold at one time where the policy sets no memory limit."""
+"""Bytes of copies that a worker may hold at one time; half of its memory limit if that is less."""
 START_SECONDS = 120.0
+MOST_NAMED = 10_000
+"""Names left out of listings that a session tells of, each once."""
 
 
 class Request:
@@ -107,6 +109,7 @@ class Session:
         self._closed = False
         self._killed: str | None = None
         self._next_request = 0
+        self._named: set[bytes] = set()
         self._output = hashlib.sha256()
         self._lock = threading.Lock()
 
@@ -138,7 +141,7 @@ class Session:
             raise
         view, model = self._view, self._model
         processors = len(limits.processors)
-        budget = policy.limits.memory or SNAPSHOT_BUDGET
+        budget = min(SNAPSHOT_BUDGET, (policy.limits.memory or 2 * SNAPSHOT_BUDGET) // 2)
 
         def make_handlers(memory: Memory) -> Handlers:
             return Handlers(
@@ -259,20 +262,40 @@ class Session:
                 "material": material,
             }
         )
+        finished = False
         try:
             while True:
                 event = loop.events.get()
+                loop.taken()
                 if event is None:
                     loop.events.put(None)
                     raise loop.error or Interrupted("the worker was ended")
                 if isinstance(event, AnchorholdError):
+                    finished = True
                     raise event
                 assert isinstance(event, events.Event)
+                finished = isinstance(event, events.Done)
                 yield event
-                if isinstance(event, events.Done):
+                if finished:
                     return
         finally:
+            if not finished:
+                self._stop(loop, number)
             self.recorder.request = None
+
+    def _stop(self, loop: Loop, number: int) -> None:
+        """Whoever stops listening stops the answer. The worker is ready for another when this returns."""
+        if loop.ended.is_set():
+            return
+        loop.send({"type": "stop", "id": number})
+        while True:
+            event = loop.events.get()
+            loop.taken()
+            if event is None:
+                loop.events.put(None)
+                return
+            if isinstance(event, (events.Done, AnchorholdError)):
+                return
 
     def _commitment(self, request: Request) -> object:
         """What the log keeps of the question: its text, a salted digest, or nothing, as the policy says."""
@@ -288,7 +311,10 @@ class Session:
     def _skipped(self, path: bytes, reason: str) -> None:
         """A name that a listing left out: the user hears of it, unless the policy's own pattern hides it."""
         loop = self._loop
-        if loop is not None and not reason.startswith("data.deny"):
+        if loop is None or reason.startswith("data.deny") or path in self._named:
+            return
+        if len(self._named) < MOST_NAMED:
+            self._named.add(path)
             loop.events.put(events.Document(text(path), "skipped", reason, 0))
 
     def _on_message(self, message: messages.Message) -> None:
