@@ -25,6 +25,7 @@ import re
 
 _END = r"(?=/|\Z)"
 _ONE = "[^/]"
+_WILD = re.compile(r"[*?]|\[[!^]?.[^]]*\]", re.DOTALL)
 
 
 class BadPattern(ValueError):
@@ -56,6 +57,11 @@ class Pattern:
             if is_wild(part):
                 return self.parts[:index]
         return self.parts
+
+    @property
+    def literal(self) -> str:
+        """The longest text without wildcards: a path that lacks it cannot match. May be empty."""
+        return max((text for part in self.parts for text in _WILD.split(part)), key=len)
 
     def regex(self) -> str:
         """Matches, at the beginning of a path without its leading slash, what the pattern denies."""

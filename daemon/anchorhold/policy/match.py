@@ -1,8 +1,9 @@
 """Decides on a path from its text alone: no look at the file system, so nothing can be learnt by asking.
 
-`Matcher.decide` runs for every path that the worker names. It takes about a microsecond: patterns that are
-a plain name or ``*.suffix`` are looked up in sets, the rest is one compiled expression, and which rule it
-was is worked out only for a path that is denied. The paths are hostile; see `glob` on time.
+`Matcher.decide` runs for every path that the worker names and takes about a microsecond. Patterns that are a
+plain name are looked up in a set, those like ``*.suffix`` are one search; the rest is one compiled expression,
+run only for a path that holds some text which one of them needs. Which rule it was is worked out only for a
+path that is denied. The paths are hostile; see `glob` on time.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class Matcher:
         "_absolute",
         "_exact",
         "_folders",
+        "_literals",
         "_names",
         "_patterns",
         "_suffixes",
@@ -87,6 +89,7 @@ class Matcher:
         names: set[bytes] = set(_NEVER)
         suffixes: set[bytes] = set()
         wild: list[str] = []
+        literals: list[bytes] = []
         absolute: list[str] = []
         for text in data.deny:
             try:
@@ -103,8 +106,11 @@ class Matcher:
                 (suffixes if plain[0] == "*" else names).add(os.fsencode(plain.lstrip("*")))
             else:
                 wild.append(compiled.pattern)
+                literals.append(os.fsencode(pattern.literal))
         self._names = frozenset(names)
-        self._suffixes = frozenset(suffixes)
+        ends = b"|".join(re.escape(suffix) for suffix in sorted(suffixes))
+        self._suffixes = re.compile(rb"(?:%b)(?:/|\Z)" % ends).search if ends else None
+        self._literals = tuple(dict.fromkeys(literals))
         self._wild = re.compile("|".join(wild)).match if wild else None
         self._absolute = re.compile("|".join(absolute)).match if absolute else None
         folders = [_Below(index, root) for index, root in enumerate(self.roots) if not root.is_file]
@@ -155,13 +161,13 @@ class Matcher:
         parts = relative.split(b"/")
         if not self._names.isdisjoint(parts) or b"\0" in relative:
             return self._which(relative, path)
-        suffixes = self._suffixes
-        if suffixes:
-            for part in parts:
-                if part[part.rfind(b".") :] in suffixes:
-                    return self._which(relative, path)
-        if self._wild is not None and self._wild(relative.decode("utf-8", "surrogateescape")):
+        if self._suffixes is not None and self._suffixes(relative):
             return self._which(relative, path)
+        for literal in self._literals:
+            if literal in relative:
+                if self._wild is not None and self._wild(relative.decode("utf-8", "surrogateescape")):
+                    return self._which(relative, path)
+                break
         if self._absolute is not None and self._absolute(path[1:].decode("utf-8", "surrogateescape")):
             return self._which(relative, path)
         return None

@@ -113,6 +113,22 @@ def test_home_stands_for_itself_whatever_letters_it_has() -> None:
     assert parse("a/b").fixed == ("a", "b")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "literal"),
+    [
+        (".env.*", ".env."),
+        ("a/*bc[de]f", "bc"),
+        ("**/*", ""),
+        ("[!]]x", "x"),
+        ("[]]", ""),
+        ("a?b", "a"),
+        ("[[]xy", "xy"),
+    ],
+)
+def test_the_text_that_a_path_needs_to_match(pattern: str, literal: str) -> None:
+    assert parse(pattern).literal == literal
+
+
 def test_the_rule_is_named() -> None:
     found = matcher("*.key", "a*", ".git", "/r/b*")
     for path, wanted in {
@@ -213,7 +229,7 @@ def _is_right(pattern: str) -> bool:
     return True
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(
     st.lists(PATTERNS.filter(_is_right), max_size=4),
     st.lists(st.sampled_from(["/r", "/r/a", "/r/a/b", "/s"]), max_size=3, unique=True),
