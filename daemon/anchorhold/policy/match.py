@@ -1,9 +1,9 @@
 """Decides on a path from its text alone: no look at the file system, so nothing can be learnt by asking.
 
-`Matcher.decide` runs for every path that the worker names and takes about a microsecond. Patterns that are a
-plain name are looked up in a set, those like ``*.suffix`` are one search; the rest is one compiled expression,
-run only for a path that holds some text which one of them needs. Which rule it was is worked out only for a
-path that is denied. The paths are hostile; see `glob` on time.
+`Matcher.decide` runs for every path that the worker names and takes about a microsecond. Patterns that are
+a plain name are looked up in a set, those like ``*.suffix`` are one search; the rest is one expression, run
+only for a path that holds some text which one of them needs. Which rule it was is worked out only for a path
+that is denied. The paths are hostile; see `glob` on time.
 """
 
 from __future__ import annotations

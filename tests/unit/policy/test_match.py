@@ -229,7 +229,7 @@ def _is_right(pattern: str) -> bool:
     return True
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800, deadline=None, database=None)
 @given(
     st.lists(PATTERNS.filter(_is_right), max_size=4),
     st.lists(st.sampled_from(["/r", "/r/a", "/r/a/b", "/s"]), max_size=3, unique=True),
@@ -244,7 +244,7 @@ def test_it_decides_as_the_slow_matcher(
     assert found.decide(raw).allowed == slow.allowed(raw, read, files, deny)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, database=None)
 @given(st.lists(PATTERNS.filter(_is_right), max_size=4), PATHS)
 def test_hidden_agrees_with_decide(deny: list[str], path: str) -> None:
     raw = f"{path}/x".encode("utf-8", "surrogateescape")
@@ -253,7 +253,7 @@ def test_hidden_agrees_with_decide(deny: list[str], path: str) -> None:
     assert (found.hidden(0, raw[3:]) is None) == decision.allowed
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, database=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_answered(path: bytes) -> None:
     assert isinstance(matcher("*.key", "a/**/b*", ".git").decide(path), Decision)
