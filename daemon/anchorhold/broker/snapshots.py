@@ -44,7 +44,7 @@ class Snapshots:
             size = 0
             expected = os.fstat(source).st_size
             while True:
-                # As much as is there, and one byte to see the end: a megabyte of room costs 30 µs if unused too.
+                # As much as is there, and one byte to see the end: room has its price, used or not.
                 wanted = min(CHUNK, expected - size + 1) if size <= expected else CHUNK
                 try:
                     chunk = os.read(source, wanted)
