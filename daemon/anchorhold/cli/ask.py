@@ -59,7 +59,7 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
     """Answer, and raise what ended it early. The cell is closed when this returns, whichever way."""
     notes = Notes()
     with Guard() as guard, interruptions(guard):
-        policy = choices.policy()
+        policy = choices.policy(state)
         if question is None:
             question = read_question(notes.line)
         cell = Cell(policy, state, choices.named_files(), guard, notes)

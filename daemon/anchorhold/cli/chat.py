@@ -68,7 +68,7 @@ class Chat:
 
     def __init__(self, choices: Choices, state: Path, guard: Guard, notes: Notes) -> None:
         self._choices = choices
-        self._policy = choices.policy()
+        self._policy = choices.policy(state)
         self._state = state
         self._guard = guard
         self._notes = notes

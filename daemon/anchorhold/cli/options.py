@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anchorhold.policy.schema import Policy
     from anchorhold.supervisor.session import Request
 
@@ -115,13 +117,18 @@ class Choices:
         self.seed = seed
         self.system = system
 
-    def policy(self) -> Policy:
+    def policy(self, state: Path | None = None) -> Policy:
         """Build the policy. PolicyError or UsageError where it cannot be: nothing has started then."""
         from anchorhold.policy import load
 
-        base = load.load(self.policy_file) if self.policy_file is not None else None
+        base = load.load(self.policy_file, state) if self.policy_file is not None else None
         return load.from_options(
-            model=self.model, data=self.data, files=self.files, require=self.require, base=base
+            model=self.model,
+            data=self.data,
+            files=self.files,
+            require=self.require,
+            base=base,
+            state_dir=state,
         )
 
     def named_files(self) -> list[str]:

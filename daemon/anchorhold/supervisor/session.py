@@ -176,7 +176,8 @@ class Session:
         if loop.ended.is_set() or loop.stage != "serving":
             loop.ended.wait(5.0)
             raise loop.error or WorkerError("the worker did not start")
-        threads = policy.model.threads or processors
+        # As many as may run; fewer than there may be, so that the engine's own helpers find room.
+        threads = policy.model.threads or max(1, min(processors, policy.limits.tasks - 8))
         loop.send(
             {"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads}
         )
