@@ -174,8 +174,8 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
         layers.Rlimits({"NPROC": config["tasks"]}).apply()
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    # A thread that waits at the engine's barrier gives its processor up soon: several times faster on a machine
-    # that is busy with other things too, the same on an idle one (libgomp manual, GOMP_SPINCOUNT).
+    # A thread that waits at the engine's barrier gives its processor up soon: much faster on a machine that
+    # is busy with other things too, the same on an idle one (libgomp manual, GOMP_SPINCOUNT).
     os.environ["GOMP_SPINCOUNT"] = "1000"
     os.environ["HOME"] = "/"
     # Opened here, by the process itself: whoever holds it needs no right to trace, whatever Yama says.
