@@ -35,6 +35,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "fstatfs": ("not_here", BOTH),
     "statfs": ("not_here", BOTH),
     "memfd_create": ("not_here", BOOT),
+    "epoll_create1": ("not_here", BOTH),  # selectors tries it at import, and takes poll then
     "sched_setaffinity": ("not_here", BOTH),
     "sched_getparam": ("not_here", BOTH),
     "sched_getscheduler": ("not_here", BOTH),
