@@ -62,7 +62,7 @@ class Broker:
 
     def listen(self, listener: int, phase: str) -> None:
         """From now on answer on this listener, by the table of this phase: "boot", then "sealed"."""
-        if self.listener >= 0 and phase != "sealed":
+        if self.handlers.phase == "sealed" or (self.dispatch and phase != "sealed"):
             raise ValueError("a phase only goes forward")
         self.stop_listening()
         self.listener = listener
@@ -94,6 +94,7 @@ class Broker:
         except OSError:
             return  # the thread died between the wake-up and now
         handler = self.dispatch.get(asked.nr)
+        self.handlers.asked_path = b""
         try:
             if handler is None:
                 self._refuse_call(asked)

@@ -203,6 +203,7 @@ class Handlers:
         return known[1]
 
     def _open(self, id: int, path: bytes, flags: int) -> int | None:
+        flags &= 0xFFFFFFFF  # an int to the kernel: what is above it is nobody's
         cleaned, dots = paths.clean(path)
         if cleaned == b"/dev/null":
             self._give_null(id, flags)
@@ -253,12 +254,7 @@ class Handlers:
                 os.close(found.fd)
                 return Stat.of(found.stat)
         if self.runtime.knows(cleaned):
-            try:
-                return Stat.of(os.stat(cleaned))
-            except NotADirectoryError:
-                raise Absent(errno.ENOTDIR) from None
-            except OSError:
-                raise Absent from None
+            return Stat.of(self.runtime.look(cleaned))
         raise self._refused(path if dots else cleaned)
 
     def _stat_at(self, dirfd: int, address: int, flags: int) -> Stat:

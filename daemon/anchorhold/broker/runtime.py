@@ -74,6 +74,24 @@ class Runtime:
         """Whether its existence may be told: runtime, a library folder, or a folder on the way to one."""
         return self.owns(path) or path in self.parents or path in self._libraries
 
+    def look(self, path: bytes) -> os.stat_result:
+        """What is at a path of the runtime. Raises Absent, also for a link that leads out of the runtime."""
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except NotADirectoryError:
+            raise Absent(errno.ENOTDIR) from None
+        except OSError:
+            raise Absent from None
+        try:
+            if not self._stays(path, os.readlink(b"/proc/self/fd/%d" % fd)):
+                raise Absent
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _stays(self, path: bytes, real: bytes) -> bool:
+        return self.knows(real) or self._library_elsewhere(path, real)
+
     def open(self, path: bytes) -> tuple[int, os.stat_result, bytes]:
         """A read-only descriptor, what it is, and where it really lies.
 
@@ -92,8 +110,8 @@ class Runtime:
             real = os.readlink(b"/proc/self/fd/%d" % fd)
             if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
                 raise outside("runtime path that is no regular file")
-            if not (self.knows(real) or self._library_elsewhere(path, real)):
-                raise outside("link that leads out of the runtime")
+            if not self._stays(path, real):
+                raise Absent  # the same as if what the link names were not there
         except BaseException:
             os.close(fd)
             raise

@@ -38,6 +38,7 @@ class Snapshots:
 
         Raises Refusal: over ``limit`` while it was read, unreadable, or too much held already.
         """
+        self._make_room(0)
         copy = memfd.memfd_create("anchorhold", memfd.MFD_CLOEXEC | memfd.MFD_ALLOW_SEALING)
         try:
             digest = hashlib.sha256()

@@ -119,7 +119,9 @@ class DataView:
         if not stat.S_ISREG(found.st_mode):
             raise outside("no regular file")
         if self.deny_hardlinks and found.st_nlink > 1:
-            raise outside(f'it has {found.st_nlink} names (data.hardlinks = "deny")')
+            # Not a breach: a backup that links a file while it is read is no act of the worker's.
+            reason = f'it has {found.st_nlink} names (data.hardlinks = "deny")'
+            raise Refusal(errno.EACCES, reason, breach=False)
 
     def open(self, found: Found) -> int:
         """A readable descriptor of a regular file within the size limit. Raises Refusal."""
@@ -177,3 +179,5 @@ class DataView:
             listing.hidden.append((name, refusal.reason))
         except (Absent, FileNotFoundError):
             listing.hidden.append((name, "it leads to nothing"))
+        except OSError as error:
+            listing.hidden.append((name, f"it cannot be looked at: {error.strerror}"))

@@ -20,7 +20,7 @@ SETUP_FD = 4
 """The socket on which the two listeners travel to the supervisor; closed at the seal."""
 
 THREAD_FLAGS = 0x3D0F00
-"""What glibc and musl pass to clone(2) for a thread: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
+"""What glibc passes to clone(2) for a thread: VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, SETTLS,
 PARENT_SETTID, CHILD_CLEARTID (nptl/sysdeps: createthread). Nothing else makes a new task here."""
 
 # Allowed with any argument, in both phases. The kernel caches these (5.11), so that they cost nothing.

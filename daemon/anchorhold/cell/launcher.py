@@ -9,7 +9,7 @@ Single-threaded until the engine is imported, no way back, and every child path 
 line, first line the kind of message: the supervisor trusts none of it with more than words.
 
 The process that the supervisor started stays outside the new PID namespace as the parent of the
-worker, waits for it and passes on how it ended. It holds nothing but the read end of that wait.
+worker, waits for it and passes on how it ended. It holds nothing but one end of a pipe, by which the worker knew it alive.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
     put_on(layers.Rlimits(config["rlimits"]), held, missing)
     if os.getuid() == 0 and config["user"] is not None:
         # Giving up uid 0 also gives up the right to namespaces without a user namespace: try first.
-        if user_namespaces_work():
+        if user_namespaces_work(*config["user"]):
             put_on(layers.User(*config["user"]), held, missing)
             die_with(config["supervisor"])
         enter_namespaces(held, missing)
@@ -130,11 +130,12 @@ def put_on(layer, held: dict[str, str], missing: dict[str, str]) -> bool:  # typ
     return True
 
 
-def user_namespaces_work() -> bool:
-    """Whether this process could enter a user namespace: tried in a child that ends at once."""
+def user_namespaces_work(uid: int, gid: int) -> bool:
+    """Whether that user could enter a user namespace: tried in a child that becomes it and ends at once."""
     child = os.fork()
     if child == 0:
         try:
+            layers.User(uid, gid).apply()
             namespaces.unshare(namespaces.CLONE_NEWUSER)
             os._exit(0)
         finally:

@@ -127,11 +127,24 @@ class Capabilities:
 
     name = "capabilities"
 
+    def __init__(self) -> None:
+        self.locked = False
+        self.left = 0
+
     def apply(self) -> None:
-        capabilities.drop_all()
+        try:
+            capabilities.lock_securebits()
+            self.locked = True
+        except PermissionError:
+            pass  # needs CAP_SETPCAP, which a user without a user namespace has not
+        self.left = capabilities.drop_all()
 
     def describe(self) -> str:
-        return "no capabilities, bounding set empty, securebits locked"
+        words = "no capabilities"
+        words += (
+            ", bounding set empty" if not self.left else ", bounding set as it was (no_new_privs holds it)"
+        )
+        return words + (", securebits locked" if self.locked else "")
 
 
 class NoNewPrivileges:

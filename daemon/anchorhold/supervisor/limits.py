@@ -16,6 +16,8 @@ from anchorhold.kernel import cgroup as cgroups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anchorhold.kernel.cgroup import Cgroup
     from anchorhold.policy.schema import Limits as LimitsPolicy
 
@@ -49,6 +51,7 @@ class Limits:
         self._next = 0.0
         self._pid = -1
         self._process: object = None
+        self._seen = False
         self._make_cgroup(session)
         self._plan()
 
@@ -135,8 +138,8 @@ class Limits:
         """From now on ``check`` looks at this process."""
         self._pid = pid
 
-    def check(self, held: int) -> float:
-        """Look, if it is time. held: bytes of copies that the worker holds.
+    def check(self, held: Callable[[], int]) -> float:
+        """Look, if it is time. held: tells the bytes of copies that the worker holds.
 
         Returns seconds until the next look. Raises Exceeded.
         """
@@ -151,8 +154,8 @@ class Limits:
         wait = max(0.0, self._next - now)
         return wait if self.deadline is None else min(wait, self.deadline - now)
 
-    def _look(self, held: int) -> None:
-        if self.cgroup is not None and self._in_cgroup("memory") and self.cgroup.events().get("oom_kill"):
+    def _look(self, held: Callable[[], int]) -> None:
+        if self.killed_for_memory():
             raise Exceeded("memory", f"it went over limits.memory = {self.policy.memory} bytes")
         if self._pid < 0 or not (self._memory_watched or self._tasks_watched):
             return
@@ -164,8 +167,7 @@ class Limits:
             process = self._process
             assert isinstance(process, psutil.Process)
             if self._memory_watched and self.policy.memory is not None:
-                memory = process.memory_info()
-                own = memory.rss - memory.shared + held
+                own = memory_of(self._pid) + held()
                 if own > self.policy.memory:
                     raise Exceeded(
                         "memory", f"it uses {own} bytes, over limits.memory = {self.policy.memory}"
@@ -176,15 +178,24 @@ class Limits:
                     raise Exceeded(
                         "tasks", f"it has {threads} threads, over limits.tasks = {self.policy.tasks}"
                     )
-        except psutil.Error:
-            return  # it is gone, which is seen elsewhere
+        except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
+            if self._seen:
+                return  # it has ended, which is seen elsewhere
+            raise Exceeded(
+                "watch", "its memory and threads cannot be seen (/proc mounted with hidepid?)"
+            ) from None
+        except (psutil.AccessDenied, PermissionError):
+            raise Exceeded(
+                "watch", "its memory and threads cannot be seen (/proc mounted with hidepid?)"
+            ) from None
+        self._seen = True
 
     def killed_for_memory(self) -> bool:
         """After the worker died: whether the kernel killed it for its cgroup's memory limit."""
         if self.cgroup is None or not self._in_cgroup("memory"):
             return False
         with contextlib.suppress(OSError):
-            return bool(self.cgroup.events().get("oom_kill"))
+            return bool(self.cgroup.events().get("memory.oom_kill"))
         return False
 
     def close(self) -> None:
@@ -194,6 +205,19 @@ class Limits:
                 self.cgroup.kill()
                 self.cgroup.remove()
             self.cgroup = None
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that are the process's own, in memory or swapped out: a mapped file, the model, does not count.
+
+    Raises OSError. Source: proc_pid_status(5).
+    """
+    total = 0
+    with open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
+                total += int(line.split()[1]) << 10
+    return total
 
 
 def _remove_leftovers(parent: str) -> None:

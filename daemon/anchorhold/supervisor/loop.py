@@ -53,6 +53,7 @@ class Loop(threading.Thread):
         *,
         make_handlers: Callable[[Memory], Handlers],
         on_cell: Callable[[dict[str, str], dict[str, str]], None],
+        on_seal: Callable[[dict[str, str], dict[str, str]], None],
         on_message: Callable[[messages.Message], None],
         kill_on_open: bool,
         kill_on_syscall: bool,
@@ -64,11 +65,13 @@ class Loop(threading.Thread):
         self.limits = limits
         self.make_handlers = make_handlers
         self.on_cell = on_cell
+        self.on_seal = on_seal
         self.on_message = on_message
         self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
         self.child_fd = -1
         self.child_pid = -1
         self.versions: dict[str, str] = {}
+        self.seal_layers: dict[str, str] = {}
         self.stage = "spawned"
         self.sealed = threading.Event()
         self.ended = threading.Event()
@@ -175,7 +178,7 @@ class Loop(threading.Thread):
         for fd in (setup, launched.stderr, launched.from_worker, self._wake_read):
             self._poll.register(fd, select.POLLIN)
         while True:
-            wait = self.limits.check(self._held())
+            wait = self.limits.check(self._held)
             due = self.recorder.flush_due()
             if due is not None:
                 wait = min(wait, due)
@@ -209,7 +212,10 @@ class Loop(threading.Thread):
                 return
 
     def _held(self) -> int:
-        return self._handlers.snapshots.bytes_held if self._handlers is not None else 0
+        if self._handlers is None:
+            return 0
+        self._handlers.snapshots.sweep()  # what was let go of does not count
+        return self._handlers.snapshots.bytes_held
 
     def _launcher_is_gone(self) -> bool:
         pid, status = os.waitpid(self.launched.pid, os.WNOHANG)
@@ -239,8 +245,16 @@ class Loop(threading.Thread):
         """The first question on the sealed listener is the launcher's own trial: so the seal holds."""
         asked = seccomp.receive(broker.listener, seccomp.new_buffer())
         if asked.nr != syscalls.NR["mmap"] or not asked.args[2] & PROT_EXEC:
-            raise WorkerError("the seal could not be seen to hold: " + syscalls.name(asked.nr))
-        self.recorder.event("session.sealed", versions=self.versions, trial="executable mapping refused")
+            seccomp.respond(
+                broker.listener, asked.id, 0, 1
+            )  # a thread of the engine was quicker: nothing yet
+            return
+        self.recorder.event(
+            "session.sealed",
+            versions=self.versions,
+            layers=self.seal_layers,
+            trial="executable mapping refused",
+        )
         seccomp.respond(broker.listener, asked.id, 0, 1)
         self.stage = "serving"
         self.sealed.set()
@@ -313,7 +327,12 @@ class Loop(threading.Thread):
         except ValueError as error:
             os.close(listener)
             raise WorkerError(f"the worker cannot be sealed: {error}") from None
-        self.versions.update({f"missing.{name}": why for name, why in message.prefixed("missing.").items()})
+        self.seal_layers = message.prefixed("held.")
+        try:
+            self.on_seal(message.prefixed("held."), message.prefixed("missing."))
+        except AnchorholdError:
+            os.close(listener)
+            raise
         self._listen(listener, "sealed")
         self.stage = "sealing"
 
@@ -391,19 +410,21 @@ class Loop(threading.Thread):
         if self.status is None and self.launched.pid > 0:
             with contextlib.suppress(ChildProcessError):
                 _pid, self.status = os.waitpid(self.launched.pid, 0)
-        with contextlib.suppress(AnchorholdError):
-            self._explain_death()
-        if self._broker is not None:
-            self._broker.stop_listening()
-        if self._memory is not None:
-            self._memory.close()
-        if self._handlers is not None:
-            self._handlers.snapshots.close()
-        self.launched.close()
-        self.limits.close()
-        self.ended.set()
-        self.sealed.set()
-        self.events.put(None)
+        try:
+            with contextlib.suppress(AnchorholdError):
+                self._explain_death()
+            if self._broker is not None:
+                self._broker.stop_listening()
+            if self._memory is not None:
+                self._memory.close()
+            if self._handlers is not None:
+                self._handlers.snapshots.close()
+            self.launched.close()
+            self.limits.close()
+        finally:  # whatever else happens, nobody waits for a worker that is dead
+            self.ended.set()
+            self.sealed.set()
+            self.events.put(None)
 
     def _explain_death(self) -> None:
         """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from anchorhold.broker.snapshots import Snapshots
 from anchorhold.broker.system import System
 from anchorhold.broker.view import DataView
 from anchorhold.channel import messages
+from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
 from anchorhold.policy.schema import Policy
 from anchorhold.supervisor import events
@@ -36,6 +39,10 @@ WORKER = "anchorhold.worker.main"
 SNAPSHOT_BUDGET = 1 << 30
 """Bytes of copies that a worker may hold at one time; half of its memory limit if that is less."""
 START_SECONDS = 120.0
+STOP_SECONDS = 2.0
+"""How long a worker may take to stop an answer before it is killed for it."""
+SEAL_LAYERS = ("mdwe",)
+"""Layers that go on with the seal, after all others."""
 MOST_NAMED = 10_000
 """Names left out of listings that a session tells of, each once."""
 
@@ -103,12 +110,13 @@ class Session:
         self._view: DataView | None = None
         self._model: ModelFile | None = None
         self._loop: Loop | None = None
+        self._launched: Launched | None = None
         self._folder = -1
         self._limits: Limits | None = None
         self._started = False
         self._closed = False
         self._killed: str | None = None
-        self._next_request = 0
+        self._next_request = self._answered = 0
         self._named: set[bytes] = set()
         self._output = hashlib.sha256()
         self._lock = threading.Lock()
@@ -127,14 +135,21 @@ class Session:
         """
         policy = self.policy
         self._view = DataView(policy.data)
-        limits = self._limits = Limits(policy.limits, self.recorder.session)
-        launched = Launched()
+        try:
+            limits = self._limits = Limits(policy.limits, self.recorder.session)
+            launched = self._launched = Launched()
+        except OSError as error:
+            raise WorkerError(f"the cell cannot be prepared: {error}") from None
         try:
             launched.start(self._launch_config(limits), before=limits.begin)
             # While the launcher starts: the model's digest, where it is not known yet.
             self._model = ModelFile(policy.model.path, policy.model.sha256, self._digests)
             self._folder = _empty_folder(self.state_dir)
             runtime = Runtime.of_this_program()
+        except OSError as error:
+            _end(launched)
+            limits.close()
+            raise WorkerError(f"the cell cannot be started: {error}") from None
         except BaseException:
             _end(launched)
             limits.close()
@@ -164,6 +179,7 @@ class Session:
             limits,
             make_handlers=make_handlers,
             on_cell=self._on_cell,
+            on_seal=self._on_seal,
             on_message=self._on_message,
             kill_on_open=policy.breach.on_denied_open == "kill",
             kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
@@ -213,9 +229,18 @@ class Session:
             supervisor_pid=os.getpid(),
         )
         self._started = True
-        lacking = [name for name in policy.require if name not in held and name != "mdwe"]
+        self._demand(name for name in policy.require if name not in SEAL_LAYERS)
+
+    def _on_seal(self, held: dict[str, str], missing: dict[str, str]) -> None:
+        """The layers that go on with the seal."""
+        self.layers.update(held)
+        self.missing.update(missing)
+        self._demand(name for name in self.policy.require if name in SEAL_LAYERS)
+
+    def _demand(self, required: Iterable[str]) -> None:
+        lacking = [name for name in required if name not in self.layers]
         if lacking:
-            reasons = "; ".join(f"{name}: {missing.get(name, 'not available')}" for name in lacking)
+            reasons = "; ".join(f"{name}: {self.missing.get(name, 'not available')}" for name in lacking)
             raise LayerError(
                 f"required {'layers are' if len(lacking) > 1 else 'layer is'} missing: {reasons}",
                 hint="Nothing was started. [require] layers (or --require) decides what a cell must have.",
@@ -289,8 +314,13 @@ class Session:
         if loop.ended.is_set():
             return
         loop.send({"type": "stop", "id": number})
+        deadline = time.monotonic() + STOP_SECONDS
         while True:
-            event = loop.events.get()
+            try:
+                event = loop.events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                loop.kill("it did not stop its answer when told to")
+                return
             loop.taken()
             if event is None:
                 loop.events.put(None)
@@ -323,6 +353,8 @@ class Session:
         loop = self._loop
         assert loop is not None
         kind = message["type"]
+        if message.get("id") is not None and message["id"] != self._next_request:
+            raise ProtocolError(f"it spoke of request {message['id']}, which is not the one being served")
         if kind == "token":
             self._output.update(message["text"].encode("utf-8", "surrogatepass"))
             loop.events.put(events.Token(message["text"]))
@@ -355,8 +387,9 @@ class Session:
             loop.events.put(events.Phase("loaded"))
 
     def _request_end(self, reason: str, prompt: int, output: int, files: list[str]) -> None:
-        if self.recorder.request is None:
-            raise WorkerError("the worker ended a request that nobody made")
+        if self._answered == self._next_request:
+            raise ProtocolError("it ended a request that has ended, or that nobody made")
+        self._answered = self._next_request
         self.recorder.event(
             "request.end",
             reason=reason,
@@ -373,6 +406,9 @@ class Session:
         self._killed = reason
         if self._loop is not None:
             self._loop.kill(reason)
+        elif self._launched is not None and self._launched.pid > 0:
+            with contextlib.suppress(OSError):
+                os.kill(self._launched.pid, 9)  # still our own child: it is reaped by the loop, or in start
 
     def close(self, reason: str = "done") -> None:
         """End the worker, write ``session.end``, sign a checkpoint. May be called again.
