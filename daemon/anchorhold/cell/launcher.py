@@ -9,7 +9,8 @@ Single-threaded until the engine is imported, no way back, and every child path 
 line, first line the kind of message: the supervisor trusts none of it with more than words.
 
 The process that the supervisor started stays outside the new PID namespace as the parent of the
-worker, waits for it and passes on how it ended. It holds nothing but one end of a pipe, by which the worker knew it alive.
+worker, waits for it and passes on how it ended.
+It holds one end of a pipe, by which the worker knew it alive, and nothing else.
 """
 
 from __future__ import annotations
