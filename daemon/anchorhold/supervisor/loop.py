@@ -206,6 +206,7 @@ class Loop(threading.Thread):
                         os.read(self._wake_read, 4096)
                 elif fd == self.child_fd:
                     self._drain()
+                    self._hear_the_launcher()
                     return
             if self.child_fd < 0 and self._launcher_is_gone():
                 self._drain()
@@ -216,6 +217,16 @@ class Loop(threading.Thread):
             return 0
         self._handlers.snapshots.sweep()  # what was let go of does not count
         return self._handlers.snapshots.bytes_held
+
+    def _hear_the_launcher(self) -> None:
+        """The worker is dead; its parent alone knows how it ended, and ends the same way: not killed before."""
+        with contextlib.suppress(OSError):
+            launcher = pidfd.pidfd_open(self.launched.pid)
+            try:
+                pidfd.wait(launcher, 1.0)
+            finally:
+                os.close(launcher)
+            self._launcher_is_gone()
 
     def _launcher_is_gone(self) -> bool:
         pid, status = os.waitpid(self.launched.pid, os.WNOHANG)
