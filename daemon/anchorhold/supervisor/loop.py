@@ -219,7 +219,7 @@ class Loop(threading.Thread):
         return self._handlers.snapshots.bytes_held
 
     def _hear_the_launcher(self) -> None:
-        """The worker is dead; its parent alone knows how it ended, and ends the same way: not killed before."""
+        """The worker is dead; its parent alone knows how it ended, and ends the same way: let it."""
         with contextlib.suppress(OSError):
             launcher = pidfd.pidfd_open(self.launched.pid)
             try:
