@@ -149,6 +149,7 @@ def _judge(policy: Policy, handle: int, found: Explanation) -> None:
         raise _Refused(
             f'it has {status.st_nlink} names (data.hardlinks = "deny")',
             'Copy it, or use a policy with data.hardlinks = "allow".',
+            breach=False,
         )
     if status.st_size > policy.data.max_file:
         raise _Refused(

@@ -94,7 +94,7 @@ def test_completion_of_words(capfd: pytest.CaptureFixture[str], monkeypatch: pyt
         assert capfd.readouterr().out.split() == expected
 
 
-def test_start_up_imports_nothing_of_the_other_commands() -> None:
+def test_start_up_imports_nothing_of_the_other_commands(unmeasured: None) -> None:
     code = "import sys; from anchorhold.cli import root, main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
