@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from anchorhold.broker.paths import PATH_ARGUMENTS
+from anchorhold.cell import filters
 from anchorhold.errors import BreachError
 from anchorhold.kernel.syscalls import NR
 from anchorhold.supervisor import spawn
@@ -298,8 +299,10 @@ def test_a_hundred_thousand_denials_are_counted_exactly(
 
 
 def test_descriptors_from_the_start_are_the_channel_and_nothing_else(
-    state_dir: Path, demo_model: Path, folder: Path
+    state_dir: Path, demo_model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The launcher itself, also while the tests are measured: that leaves a descriptor of its own open.
+    monkeypatch.setattr(spawn, "LAUNCHER", str(Path(filters.__file__).with_name("launcher.py")))
     with (folder / "granted.txt").open() as inherited:
         os.set_inheritable(inherited.fileno(), True)
         source = attacks(folder) + textwrap.dedent(
@@ -309,8 +312,7 @@ def test_descriptors_from_the_start_are_the_channel_and_nothing_else(
             """
         )
         out = cells.run(state_dir, cells.policy(demo_model, read=(folder,)), source)
-    measuring = [7] if os.path.basename(spawn.LAUNCHER) != "launcher.py" else []  # see tests/cellcoverage.py
-    assert json.loads(out.answer) == [0, 1, 2, 5, 6, *measuring]
+    assert json.loads(out.answer) == [0, 1, 2, 5, 6]
 
 
 def test_the_first_denied_open_kills_where_the_policy_says_so(
