@@ -1,0 +1,47 @@
+"""``python -m tests.integration.attacks.inside``: one cell, in a process of its own, so that any user can start it.
+
+On standard input a JSON object: state, model, place, source, and optionally kill, require, question, limits.
+On standard output one too: answer, denials, log, layers, missing, refused, or error with exit.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anchorhold.audit.query import entries
+from anchorhold.errors import AnchorholdError
+from anchorhold.policy.schema import Limits
+from tests.cellcoverage import counting
+from tests.integration import cells
+
+
+def run(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    state = Path(wanted["state"])
+    rules = cells.policy(
+        Path(wanted["model"]),
+        read=tuple(map(Path, wanted["read"])),
+        kill=wanted.get("kill", False),
+        require=tuple(wanted.get("require", ("seccomp", "landlock"))),
+        limits=Limits(**wanted.get("limits", {})),
+    )
+    try:
+        out = cells.run(state, rules, wanted["source"], question=wanted.get("question", "go"))
+    except AnchorholdError as error:
+        log = list(entries(state)) if state.exists() else []
+        return {"error": str(error), "kind": type(error).__name__, "exit": error.exit_code, "log": log}
+    return {
+        "answer": out.answer,
+        "log": out.log,
+        "layers": out.summary.layers,
+        "missing": out.summary.missing,
+        "refused": out.summary.refused_total,
+    }
+
+
+if __name__ == "__main__":
+    with counting():
+        json.dump(run(json.load(sys.stdin)), sys.stdout)
