@@ -47,12 +47,12 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def started_by(mode: str, request: pytest.FixtureRequest) -> Runner:
-    return runner([]) if mode == "root" else request.getfixturevalue(mode)  # type: ignore[no-any-return]  # a fixture
+    return runner([]) if mode == "root" else request.getfixturevalue(mode)
 
 
 @pytest.fixture
 def place(open_tmp: Path) -> Path:
-    """``papers`` is granted and holds granted.txt, out.txt (a link out), hard.txt; secret.txt lies beside it."""
+    """``papers`` is granted: granted.txt, out.txt (a link out), hard.txt. secret.txt lies beside it."""
     papers = open_tmp / "papers"
     papers.mkdir()
     (papers / "granted.txt").write_text("granted" * 1000)

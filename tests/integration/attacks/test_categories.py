@@ -1,4 +1,4 @@
-"""Each category of attacks: all of it works outside, none of it in the cell, and the log shows the attempts."""
+"""Each category of attacks: all of it works outside, none of it in the cell, and the log has the attempts."""
 
 from __future__ import annotations
 
