@@ -1,1 +1,1 @@
-"""Attacks on the cell, by category: each runs outside first, where it must succeed, then in a sealed worker."""
+"""Attacks on the cell, by category: each runs outside first, where it must succeed, then in a sealed cell."""

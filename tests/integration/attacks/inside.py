@@ -1,4 +1,4 @@
-"""``python -m tests.integration.attacks.inside``: one cell in a process of its own, so that any user starts it.
+"""``python -m tests.integration.attacks.inside``: one cell in a process of its own, so that any user may.
 
 On standard input a JSON object: state, model, place, source, and optionally kill, require, question, limits.
 On standard output one too: answer, denials, log, layers, missing, refused, or error with exit.
