@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from anchorhold.kernel.syscalls import NR
-from tests.support import TOP, Runner, runner
+from tests.support import TOP, Runner
 
 HERE = Path(__file__).parent
 OURS = re.compile(r"^from tests\.[\w.]+ import (\([^)]*\)|.*)$", re.MULTILINE)
@@ -29,7 +29,6 @@ ISOLATED = [
     "--ipc",
     "--uts",
 ]
-MODES = ("root", "unprivileged", "no_userns")
 
 Caged = Callable[..., dict[str, Any]]
 REPORT = """
@@ -37,17 +36,6 @@ if __name__ == "__main__":
     import json
     print(json.dumps(run_trials(list(TRIALS))))
 """
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> str:
-    """As whom the cell is started; "root" is oneself when the tests are not run by root."""
-    return str(request.param)
-
-
-@pytest.fixture
-def started_by(mode: str, request: pytest.FixtureRequest) -> Runner:
-    return runner([]) if mode == "root" else request.getfixturevalue(mode)
 
 
 @pytest.fixture
