@@ -72,14 +72,17 @@ def test_copies_that_are_kept_are_bounded(state_dir: Path, demo_model: Path, tmp
     """A descriptor costs the worker nothing, the copy behind it costs memory: it may not hold any number."""
     from anchorhold.policy.schema import Limits
 
-    (tmp_path / "large.txt").write_bytes(b"x" * (40 << 20))
+    for number in range(24):
+        with (tmp_path / f"{number}.txt").open("wb") as file:
+            file.write(b"%d" % number)
+            file.truncate(40 << 20)
     source = f"""
     import os
     def attempt():
         held = 0
         try:
-            for _ in range(64):
-                os.open({str(tmp_path / "large.txt")!r}, os.O_RDONLY)
+            for number in range(24):
+                os.open(f"{tmp_path}/{{number}}.txt", os.O_RDONLY)
                 held += 1
         except OSError as error:
             return f"{{held}} {{error.errno}}"

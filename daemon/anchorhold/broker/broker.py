@@ -84,23 +84,21 @@ class Broker:
             os.close(self.listener)
             self.listener = -1
 
-    def handle_one(self) -> None:
-        """Receive one question and answer it.
+    def handle_one(self) -> int:
+        """Receive one question and answer it. Returns the thread that asked, 0 if none is left.
 
         Raises Breach, AuditError; both mean that the worker must die. Nothing else.
         """
         try:
             asked = seccomp.receive(self.listener, self._buffer)
         except OSError:
-            return  # the thread died between the wake-up and now
+            return 0  # the thread died between the wake-up and now
         handler = self.dispatch.get(asked.nr)
         self.handlers.asked_path = b""
         try:
             if handler is None:
                 self._refuse_call(asked)
-                return
-            value = handler(asked)
-            if value is not None:
+            elif (value := handler(asked)) is not None:
                 self._respond(asked.id, value, 0)
         except Absent as absent:
             self._respond(asked.id, 0, absent.errno)
@@ -112,6 +110,7 @@ class Broker:
             # Out of descriptors or memory on our side, or an I/O error: refused, and it says so.
             failed = Refusal(errno.EACCES, f"the supervisor could not look: {error.strerror}", breach=False)
             self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, failed, self.kill_on_open)
+        return asked.pid
 
     def _refuse_call(self, asked: seccomp.Notification) -> None:
         name = syscalls.name(asked.nr)

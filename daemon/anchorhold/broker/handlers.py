@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anchorhold.audit.digests import DigestCache
+    from anchorhold.policy.match import Decision
 
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
@@ -222,7 +223,7 @@ class Handlers:
                 return None
             decision = self.view.decide(path if dots else cleaned)
             if decision.allowed:
-                self._give_data(id, path, cleaned, flags)
+                self._give_data(id, path, cleaned, flags, decision)
                 return None
         if self.runtime.knows(cleaned):
             self._give_runtime(id, path, cleaned, flags)
@@ -298,7 +299,7 @@ class Handlers:
         try:
             os.write(source, content)
             os.lseek(source, 0, os.SEEK_SET)
-            reader, digest, size = self.snapshots.copy(source, len(content))
+            reader, digest, size = self.snapshots.copy(source, len(content), len(content))
         finally:
             os.close(source)
         try:
@@ -316,8 +317,8 @@ class Handlers:
         finally:
             os.close(fd)
 
-    def _give_data(self, id: int, path: bytes, cleaned: bytes, flags: int) -> None:
-        found = self.view.find(cleaned)
+    def _give_data(self, id: int, path: bytes, cleaned: bytes, flags: int, decision: Decision) -> None:
+        found = self.view.find(cleaned, decision)
         try:
             if stat.S_ISDIR(found.stat.st_mode):
                 self._send(id, self.folder, Stat.of(found.stat), Folder(cleaned))
@@ -328,7 +329,7 @@ class Handlers:
         finally:
             os.close(found.fd)
         try:
-            reader, digest, size = self.snapshots.copy(source, self.view.policy.max_file)
+            reader, digest, size = self.snapshots.copy(source, self.view.policy.max_file, found.stat.st_size)
         finally:
             os.close(source)
         try:

@@ -23,6 +23,7 @@ from anchorhold.errors import AnchorholdError, BreachError, Interrupted, LayerEr
 from anchorhold.kernel import pidfd, seccomp, syscalls
 from anchorhold.supervisor.limits import Exceeded
 from anchorhold.supervisor.spawn import Message
+from anchorhold.supervisor.together import Together
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Loop(threading.Thread):
         self._broker: Broker | None = None
         self._handlers: Handlers | None = None
         self._memory: Memory | None = None
+        self._together: Together | None = None
         self._frames = frames.FrameReader()
         self._outgoing: deque[memoryview] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -185,6 +187,11 @@ class Loop(threading.Thread):
             if self._outgoing:
                 self._write_out()
             self._hold_back()
+            if self._together is not None and (quiet := self._together.wait()) is not None:
+                if not quiet:
+                    self._together.release()
+                else:
+                    wait = min(wait, quiet)
             ready = self._poll.poll(max(1, int(wait * 1000)))
             if due == 0.0:
                 self.recorder.flush()
@@ -213,10 +220,7 @@ class Loop(threading.Thread):
                 return
 
     def _held(self) -> int:
-        if self._handlers is None:
-            return 0
-        self._handlers.snapshots.sweep()  # what was let go of does not count
-        return self._handlers.snapshots.bytes_held
+        return 0 if self._handlers is None else self._handlers.snapshots.held()
 
     def _hear_the_launcher(self) -> None:
         """The worker is dead; its parent alone knows how it ended, and ends the same way: let it."""
@@ -243,14 +247,16 @@ class Loop(threading.Thread):
         if self.stage == "sealing":
             self._see_the_trial(broker)
             return
-        broker.handle_one()
+        together = self._together
+        assert together is not None
+        together.asked(broker.handle_one())
         listener = select.poll()
         listener.register(broker.listener, select.POLLIN)
         for _more in range(BATCH):
             waiting = listener.poll(0)
             if not waiting or not waiting[0][1] & select.POLLIN:
                 return
-            broker.handle_one()
+            together.asked(broker.handle_one())
 
     def _see_the_trial(self, broker: Broker) -> None:
         """The first question on the sealed listener is the launcher's own trial: so the seal holds."""
@@ -308,6 +314,7 @@ class Loop(threading.Thread):
             kill_on_open=self.kill_on_open,
             kill_on_syscall=self.kill_on_syscall,
         )
+        self._together = Together(self.child_pid, self.limits.processors)
         self._listen(listener, "boot")
         self.on_cell(message.prefixed("held."), message.prefixed("missing."))
         self.stage = "boot"
