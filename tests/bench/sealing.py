@@ -24,6 +24,7 @@ def sealed() -> float:
     """Milliseconds."""
     from anchorhold.cell import filters, layers
 
+    programs = (filters.boot_filter(), filters.sealed_filter())  # of the supervisor's, for every cell
     read, write = os.pipe()
     started = time.perf_counter()
     first = os.fork()
@@ -42,8 +43,8 @@ def sealed() -> float:
                 layer().apply()
             layers.Landlock().apply()
             layers.Dumpable().apply()
-            program = filters.sealed_filter(os.getpid())
-            boot = layers.Seccomp(filters.boot_filter(os.getpid()))
+            boot_program, program = (filters.for_process(one, os.getpid()) for one in programs)
+            boot = layers.Seccomp(boot_program)
             boot.apply()
             os.close(boot.listener)
             layers.Mdwe().apply()

@@ -180,6 +180,12 @@ class Handlers:
     def not_here(self, asked: seccomp.Notification) -> int:
         raise Absent(errno.ENOSYS)
 
+    def no_such_process(self, asked: seccomp.Notification) -> int:
+        raise Absent(errno.ESRCH)
+
+    def not_valid(self, asked: seccomp.Notification) -> int:
+        raise Absent(errno.EINVAL)
+
     # ---- paths --------------------------------------------------------------------------------
 
     def _path(self, dirfd: int, address: int, *, empty: bool = False) -> bytes:

@@ -37,6 +37,11 @@ TABLE: dict[str, tuple[str, str]] = {
     "memfd_create": ("not_here", BOOT),
     "epoll_create1": ("not_here", BOTH),  # selectors tries it at import, and takes poll then
     "sched_setaffinity": ("not_here", BOTH),
+    # Of another thread or process, whether there is one or not.
+    "sched_getaffinity": ("no_such_process", BOTH),
+    "clock_gettime": ("not_valid", BOTH),
+    "clock_getres": ("not_valid", BOTH),
+    "clock_nanosleep": ("not_valid", BOTH),
     "sched_getparam": ("not_here", BOTH),
     "sched_getscheduler": ("not_here", BOTH),
 }

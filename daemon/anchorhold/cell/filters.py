@@ -14,6 +14,8 @@ Source: seccomp(2), Documentation/userspace-api/seccomp_filter.rst.
 
 from __future__ import annotations
 
+import sys
+
 from anchorhold.kernel import bpf, seccomp, syscalls
 
 SETUP_FD = 4
@@ -30,8 +32,7 @@ FREE = (
     "futex", "futex_wait", "futex_wake", "futex_waitv", "set_robust_list", "rseq", "set_tid_address",
     "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "sigaltstack", "restart_syscall",
     "exit", "exit_group", "getpid", "gettid", "getppid", "getuid", "geteuid", "getgid", "getegid",
-    "clock_gettime", "clock_getres", "gettimeofday", "time", "clock_nanosleep", "nanosleep",
-    "sched_yield", "sched_getaffinity", "getcpu", "getrandom", "getrusage", "times",
+    "gettimeofday", "time", "nanosleep", "sched_yield", "getcpu", "getrandom", "getrusage", "times",
     "poll", "ppoll", "select", "pselect6", "fstat", "dup", "dup2", "dup3",
 )  # fmt: skip
 
@@ -53,25 +54,37 @@ PR_SET_MDWE = 65
 PR_SET_VMA = 0x53564D41
 SIGABRT = 6
 
+ANY_TGID = 0x7FFFAC1D
+"""Stands for the process's own id until ``for_process``; above every process id (proc(5), pid_max)."""
+_ANY_TGID = ANY_TGID.to_bytes(4, sys.byteorder)
+_TGIDS = 2
+
 ENOMEM = 12
 ENOSYS = 38
 ENOTTY = 25
 
 
-def boot_filter(tgid: int) -> bytes:
-    """The program for boot: executable mappings allowed, one more filter may be put on.
-
-    tgid: the process's own id as it sees it, the only one that it may signal.
-    """
-    return _program(tgid, sealed=False)
+def boot_filter() -> bytes:
+    """The program for boot: executable mappings allowed, one more filter may be put on."""
+    return _program(sealed=False)
 
 
-def sealed_filter(tgid: int) -> bytes:
+def sealed_filter() -> bytes:
     """The program for the sealed phase: no executable mapping, no further filter, no way back."""
-    return _program(tgid, sealed=True)
+    return _program(sealed=True)
 
 
-def _program(tgid: int, *, sealed: bool) -> bytes:
+def for_process(program: bytes, tgid: int) -> bytes:
+    """The program for a process with this id, as it sees itself: the only one that it may signal.
+
+    Assembling takes longer than all layers but one, so it is done once, in the supervisor, ahead.
+    """
+    if program.count(_ANY_TGID) != _TGIDS:
+        raise ValueError("that is no program of the cell")
+    return program.replace(_ANY_TGID, tgid.to_bytes(4, sys.byteorder))
+
+
+def _program(*, sealed: bool) -> bytes:
     nr = syscalls.NR
     p = bpf.Program()
     p.load_arch()
@@ -90,7 +103,8 @@ def _program(tgid: int, *, sealed: bool) -> bytes:
     for name, label in (
         ("mmap", "mmap"), ("mprotect", "mmap"), ("madvise", "madvise"), ("clone", "clone"),
         ("ioctl", "ioctl"), ("fcntl", "fcntl"), ("prctl", "prctl"),
-        ("tgkill", "tgkill"), ("prlimit64", "prlimit"),
+        ("tgkill", "tgkill"), ("prlimit64", "prlimit"), ("sched_getaffinity", "own"),
+        ("clock_gettime", "clock"), ("clock_getres", "clock"), ("clock_nanosleep", "clock"),
     ):  # fmt: skip
         p.jeq(nr[name], label)
     if "pkey_mprotect" in nr:
@@ -146,8 +160,19 @@ def _program(tgid: int, *, sealed: bool) -> bytes:
 
     p.label("tgkill")
     p.load_arg(0)
-    p.jeq(tgid, "allow")  # abort(3), and only threads of this very process
+    p.jeq(ANY_TGID, "allow")  # abort(3), and only threads of this very process
     p.jump("ask")
+
+    p.label("own")  # of another process it would tell that there is one
+    p.load_arg(0)
+    p.jeq(0, "allow")
+    p.jeq(ANY_TGID, "allow")
+    p.jump("ask")
+
+    p.label("clock")  # a negative one is the processor time of a process or thread, of whichever
+    p.load_arg(0)
+    p.jset(0x80000000, "ask")
+    p.jump("allow")
 
     p.label("prlimit")  # reading one's own limits, not setting any, not another's
     p.load_arg(0)

@@ -195,8 +195,8 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     put_on(layers.Dumpable(), held, missing)
 
     tgid = os.getpid()
-    sealed_program = filters.sealed_filter(tgid)
-    boot = layers.Seccomp(filters.boot_filter(tgid))
+    boot_program, sealed_program = (filters.for_process(program, tgid) for program in config["filters"])
+    boot = layers.Seccomp(boot_program)
     if not put_on(boot, held, missing):
         setup.tell("failed", {"seccomp": missing["seccomp"]})
         os._exit(1)

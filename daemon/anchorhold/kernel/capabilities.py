@@ -5,6 +5,7 @@ Sources: linux/capability.h, linux/securebits.h, capabilities(7).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import struct
 
@@ -57,6 +58,7 @@ SECUREBITS_LOCKED = (
     | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED
 )
 
+_prctl = libc.prepare(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _HEADER = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
 _SETS = struct.Struct("=6I")  # two of {effective, permitted, inheritable}: the low and the high 32
 
@@ -122,20 +124,17 @@ def drop_all() -> int:
     not touch it (under ``no_new_privs`` nothing can be gained from it). Checks that the rest is empty.
     """
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
-    if current()[0] >> CAP_SETPCAP & 1:
+    emptied = bool(current()[0] >> CAP_SETPCAP & 1)
+    if emptied:
         bit = 0
-        while True:
-            try:
-                prctl(PR_CAPBSET_DROP, bit)
-            except KernelError as error:
-                if error.errno == errno.EINVAL:
-                    break
-                raise
+        while _prctl(NR["prctl"], PR_CAPBSET_DROP, bit, 0, 0, 0) == 0:
             bit += 1
+        if libc.get_errno() != errno.EINVAL or not bit:  # one past the last that the kernel knows
+            raise kernel_error(libc.get_errno(), "prctl", f"PR_CAPBSET_DROP {bit}")
     set_current(0, 0, 0)
     left = current()
     if any(left):
         raise kernel_error(
             errno.EPERM, "capset", " ".join(map(hex, left)), "The kernel kept capabilities; do not go on"
         )
-    return bounding()
+    return 0 if emptied else bounding()

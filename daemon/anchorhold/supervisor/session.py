@@ -26,6 +26,7 @@ from anchorhold.broker.runtime import Runtime
 from anchorhold.broker.snapshots import Snapshots
 from anchorhold.broker.system import System
 from anchorhold.broker.view import DataView
+from anchorhold.cell import filters
 from anchorhold.channel import messages
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
@@ -203,6 +204,7 @@ class Session:
         return {
             "entry": self.entry,
             "worker": self.config,
+            "filters": (filters.boot_filter(), filters.sealed_filter()),
             "rlimits": limits.rlimits(),
             "tasks": self.policy.limits.tasks,
             "user": (NOBODY, NOBODY) if os.geteuid() == 0 else None,

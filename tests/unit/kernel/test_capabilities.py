@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Callable
@@ -128,9 +129,14 @@ def test_a_refusal_in_the_middle_is_no_end_of_the_list(
     monkeypatch: pytest.MonkeyPatch, function: Callable[[], int]
 ) -> None:
     def refuse(number: int, option: int, *args: int) -> int:
-        return -errno.EPERM if option in (prctl.PR_CAPBSET_READ, prctl.PR_CAPBSET_DROP) else 0
+        return -errno.EPERM if option == prctl.PR_CAPBSET_READ else 0
+
+    def refuse_to_drop(number: int, *args: int) -> int:
+        ctypes.set_errno(errno.EPERM)
+        return -1
 
     monkeypatch.setattr(capabilities, "current", lambda: (1 << capabilities.CAP_SETPCAP, 0, 0))
     monkeypatch.setattr(libc, "raw_syscall", refuse)
+    monkeypatch.setattr(capabilities, "_prctl", refuse_to_drop)
     with pytest.raises(PermissionError):
         function()
