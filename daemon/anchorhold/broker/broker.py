@@ -84,15 +84,24 @@ class Broker:
             os.close(self.listener)
             self.listener = -1
 
+    def receive(self) -> seccomp.Notification:
+        """The next question. Raises OSError if the thread that asked died between the wake-up and now."""
+        return seccomp.receive(self.listener, self._buffer)
+
     def handle_one(self) -> int:
         """Receive one question and answer it. Returns the thread that asked, 0 if none is left.
 
         Raises Breach, AuditError; both mean that the worker must die. Nothing else.
         """
         try:
-            asked = seccomp.receive(self.listener, self._buffer)
+            asked = self.receive()
         except OSError:
-            return 0  # the thread died between the wake-up and now
+            return 0
+        self.answer(asked)
+        return asked.pid
+
+    def answer(self, asked: seccomp.Notification) -> None:
+        """Answer one question. Raises as `handle_one`."""
         handler = self.dispatch.get(asked.nr)
         self.handlers.asked_path = b""
         try:
@@ -110,7 +119,10 @@ class Broker:
             # Out of descriptors or memory on our side, or an I/O error: refused, and it says so.
             failed = Refusal(errno.EACCES, f"the supervisor could not look: {error.strerror}", breach=False)
             self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, failed, self.kill_on_open)
-        return asked.pid
+
+    def refuse(self, asked: seccomp.Notification, reason: str) -> None:
+        """Refuse a question whatever it asks; no breach. Raises AuditError."""
+        self._refuse(asked, syscalls.name(asked.nr), b"", Refusal(errno.EPERM, reason, breach=False), False)
 
     def _refuse_call(self, asked: seccomp.Notification) -> None:
         name = syscalls.name(asked.nr)

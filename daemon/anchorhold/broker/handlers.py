@@ -47,17 +47,19 @@ _HARMLESS = (
 _DIRENT = struct.Struct("=QqHB")
 _OPEN_HOW = struct.Struct("=QQQ")
 DT_UNKNOWN = 0
+LISTINGS = 64 << 20
+"""Bytes of listings that the worker may have begun to read and not read to their end."""
 
 
 class Folder:
-    """A folder that the worker has open: its path, and what is still to be listed."""
+    """A folder that the worker has open: its path, and what is still to be listed, the next one last."""
 
-    __slots__ = ("entries", "path", "position")
+    __slots__ = ("entries", "path", "waiting")
 
     def __init__(self, path: bytes) -> None:
         self.path = path
         self.entries: list[bytes] | None = None
-        self.position = 0
+        self.waiting = 0  # bytes of them
 
 
 class Handlers:
@@ -147,17 +149,25 @@ class Handlers:
         folder = self._open_folder(fd)
         self.asked_path = folder.path
         if folder.entries is None:
-            folder.entries = self._list(folder.path)
+            folder.entries = self._list(folder.path)[::-1]
+            folder.waiting = sum(map(len, folder.entries))
+            others = sum(other.waiting for _stat, other in self.open_files.values() if other is not None)
+            if others > LISTINGS:
+                folder.entries, folder.waiting = None, 0
+                reason = f"the worker holds {others} bytes of listings that it does not read"
+                raise Refusal(errno.ENOMEM, reason, breach=False)
+        entries = folder.entries
         data = bytearray()
-        position = folder.position
-        while position < len(folder.entries) and len(data) + len(folder.entries[position]) <= size:
-            data += folder.entries[position]
-            position += 1
-        if not data and position < len(folder.entries):
+        taken = 0
+        while taken < len(entries) and len(data) + len(entries[-1 - taken]) <= size:
+            taken += 1
+            data += entries[-taken]
+        if not data and entries:
             raise Absent(errno.EINVAL)  # the buffer holds not even one: as getdents(2) says
         if data:
             self.memory.write(address, bytes(data))
-        folder.position = position
+            del entries[-taken:]
+            folder.waiting -= len(data)
         return len(data)
 
     def getcwd(self, asked: seccomp.Notification) -> int:
@@ -301,7 +311,7 @@ class Handlers:
             os.close(fd)
 
     def _give_made_up(self, id: int, path: bytes, content: bytes) -> None:
-        source = memfd.memfd_create("anchorhold", memfd.MFD_CLOEXEC)
+        source = memfd.memfd_create("anchorhold", memfd.MFD_CLOEXEC | memfd.MFD_NOEXEC_SEAL)
         try:
             os.write(source, content)
             os.lseek(source, 0, os.SEEK_SET)

@@ -30,7 +30,8 @@ _OVERHEAD = 4096
 """Bytes that the kernel keeps for a copy besides its pages, generously."""
 
 _SEALS = memfd.F_SEAL_SEAL | memfd.F_SEAL_SHRINK | memfd.F_SEAL_GROW | memfd.F_SEAL_WRITE
-_FLAGS = memfd.MFD_CLOEXEC | memfd.MFD_ALLOW_SEALING
+_FLAGS = memfd.MFD_CLOEXEC | memfd.MFD_NOEXEC_SEAL
+_OLDER = memfd.MFD_CLOEXEC | memfd.MFD_ALLOW_SEALING
 _READ = os.O_RDONLY | os.O_CLOEXEC
 
 
@@ -46,6 +47,13 @@ class Snapshots:
         self.budget = budget
         self._copies: dict[str, tuple[int, int]] = {}  # digest → our descriptor, what it is charged with
         self._charged = 0
+        self._flags = _FLAGS
+        try:
+            os.close(os.memfd_create("anchorhold", _FLAGS))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._flags = _OLDER  # before Linux 6.3
         self._descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def copy(self, source: int, limit: int, expected: int) -> tuple[int, str, int]:
@@ -62,7 +70,7 @@ class Snapshots:
                 there = self._copies.get(digest)
                 if there is None:
                     self._make_room(expected)
-                    copy = os.memfd_create("anchorhold", _FLAGS)
+                    copy = os.memfd_create("anchorhold", self._flags)
                     try:
                         _write(copy, data)
                         self._seal(copy, digest, expected)
@@ -78,7 +86,7 @@ class Snapshots:
 
     def _copy_large(self, source: int, limit: int, expected: int) -> tuple[int, str, int]:
         self._make_room(expected)
-        copy = os.memfd_create("anchorhold", _FLAGS)
+        copy = os.memfd_create("anchorhold", self._flags)
         try:
             hashed = sha256()
             size = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 
 from anchorhold.broker.refusal import Absent, Refusal, outside
@@ -12,6 +13,7 @@ from anchorhold.errors import PolicyError
 from anchorhold.policy.match import Decision, Matcher
 from anchorhold.policy.schema import DataPolicy
 
+_OCTAL = re.compile(rb"\\([0-7]{3})")
 DT_DIR = 4
 DT_REG = 8
 
@@ -144,11 +146,15 @@ class DataView:
             if not stat.S_ISDIR(folder.stat.st_mode):
                 raise Absent(errno.ENOTDIR)
             listing = Listing(folder.resolved)
+            mounted = () if self.policy.cross_mounts else mount_points(folder.resolved)
             handle = reopen(folder.fd)
             try:
                 with os.scandir(handle) as entries:
                     for entry in entries:
-                        self._list_one(listing, decision, os.fsencode(entry.name), entry, folder.stat.st_dev)
+                        name = os.fsencode(entry.name)
+                        # A file of this very file system may be mounted here from elsewhere.
+                        device = -1 if name in mounted else folder.stat.st_dev
+                        self._list_one(listing, decision, name, entry, device)
             finally:
                 os.close(handle)
         finally:
@@ -181,3 +187,17 @@ class DataView:
             listing.hidden.append((name, "it leads to nothing"))
         except OSError as error:
             listing.hidden.append((name, f"it cannot be looked at: {error.strerror}"))
+
+
+def mount_points(folder: bytes) -> frozenset[bytes]:
+    """The names in a folder on which something is mounted. Source: proc_pid_mountinfo(5)."""
+    found = set()
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:
+            for line in mounts:
+                place = _OCTAL.sub(lambda escape: bytes((int(escape[1], 8),)), line.split(b" ", 5)[4])
+                if os.path.dirname(place) == folder:
+                    found.add(os.path.basename(place))
+    except OSError:
+        pass  # what is listed for it is refused when it is opened
+    return frozenset(found)

@@ -80,8 +80,6 @@ def main() -> None:
             put_on(layers.User(*config["user"]), held, missing)
             die_with(config["supervisor"])
         enter_namespaces(held, missing)
-        if "user" not in held:
-            missing["user"] = "stays root: without user namespaces the other layers need its rights"
     else:
         enter_namespaces(held, missing)
 
@@ -164,14 +162,17 @@ def enter_namespaces(held: dict[str, str], missing: dict[str, str]) -> None:
             missing[name] = str(error) if name != "userns" else reason
 
 
-def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]
+def die_with_parent(alive: int) -> None:
+    """Die when the waiting parent does, which is in another process namespace: its end of a pipe tells."""
     prctl.set_pdeathsig(SIGKILL)
     poller = select.poll()
     poller.register(alive, 0)
-    if poller.poll(0):  # the waiting parent was gone before the line above
+    if poller.poll(0):  # it was gone before the line above
         os._exit(1)
-    os.close(alive)
 
+
+def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]
+    die_with_parent(alive)
     if "userns" in held:
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
         layers.Rlimits({"NPROC": config["tasks"]}).apply()
@@ -189,6 +190,11 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
         put_on(layers.Root(), held, missing)
     else:
         missing["root"] = "needs a mount namespace"
+    if os.getuid() == 0 and config["user"] is not None:
+        # Without user namespaces the layers so far needed root's rights; from here on none does.
+        put_on(layers.User(*config["user"]), held, missing)
+        die_with_parent(alive)  # a change of user took that off
+    os.close(alive)
     put_on(layers.Capabilities(), held, missing)
     put_on(layers.NoNewPrivileges(), held, missing)
     put_on(layers.Landlock(), held, missing)

@@ -119,6 +119,7 @@ class Session:
         self._killed: str | None = None
         self._next_request = self._answered = 0
         self._named: set[bytes] = set()
+        self._output_salt = b""
         self._output = hashlib.sha256()
         self._lock = threading.Lock()
 
@@ -258,7 +259,8 @@ class Session:
         self._next_request += 1
         number = self._next_request
         self.recorder.request = f"{self.recorder.session}-{number}"
-        self._output = hashlib.sha256()
+        self._output_salt = os.urandom(16)
+        self._output = hashlib.sha256(self._output_salt)
         if loop.ended.is_set():
             raise loop.error or WorkerError("the worker has ended")
         files = [os.path.abspath(path) for path in request.files]
@@ -397,7 +399,7 @@ class Session:
             reason=reason,
             prompt_tokens=prompt,
             output_tokens=output,
-            output_sha256=self._output.hexdigest(),
+            output={"salt": self._output_salt.hex(), "sha256": self._output.hexdigest()},
             files=files,
         )
 
@@ -449,6 +451,10 @@ class Session:
 
 def _empty_folder(state_dir: Path) -> int:
     """A descriptor of a folder that is empty and gone: what the worker holds for every folder it opens."""
+    for name in os.listdir(state_dir):  # of supervisors that were killed between the two lines below
+        if name.startswith(".folder-"):
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(state_dir, name))
     path = os.path.join(state_dir, f".folder-{os.getpid()}-{os.urandom(4).hex()}")
     os.mkdir(path, 0o500)
     try:

@@ -107,7 +107,7 @@ class Launched:
         """
         data, fds, flags, _address = socket.recv_fds(self.setup, MESSAGE_MAX, 8, socket.MSG_CMSG_CLOEXEC)
         try:
-            if not data:
+            if not data and not fds:
                 return None
             message = _parse(data, fds, flags)
         except WorkerError:

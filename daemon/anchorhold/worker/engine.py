@@ -203,6 +203,9 @@ class Engine:
                     break
                 number += 1
                 length = c.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
+                if length < 0:  # it needs so much room
+                    piece = ctypes.create_string_buffer(-length)
+                    length = c.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
                 text = decoder.decode(piece.raw[:length] if length > 0 else b"")
                 if text:
                     say(text)
