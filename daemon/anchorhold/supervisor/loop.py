@@ -41,6 +41,8 @@ MOST_WAITING = 64
 BATCH = 64
 """Questions answered in a row before the other descriptors are looked at."""
 _CHUNK = 1 << 16
+HINTS = {"watch": "Let this user see its own processes in /proc, or give it a cgroup v2 with controllers."}
+"""What to do about a limit that cannot simply be raised."""
 
 
 class Loop(threading.Thread):
@@ -171,7 +173,7 @@ class Loop(threading.Thread):
             self.recorder.event("limit", limit=exceeded.limit, text=str(exceeded))
         return LimitError(
             f"the worker was killed: {exceeded}",
-            hint=f"Raise limits.{exceeded.limit} in the policy, or ask for less.",
+            hint=HINTS.get(exceeded.limit, f"Raise limits.{exceeded.limit} in the policy, or ask for less."),
         )
 
     def _serve(self) -> None:

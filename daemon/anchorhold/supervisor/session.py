@@ -32,7 +32,7 @@ from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
 from anchorhold.policy.schema import Policy
 from anchorhold.supervisor import events
-from anchorhold.supervisor.limits import Limits
+from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
 from anchorhold.supervisor.loop import Loop
 from anchorhold.supervisor.spawn import NOBODY, Launched
 
@@ -451,10 +451,13 @@ class Session:
 
 def _empty_folder(state_dir: Path) -> int:
     """A descriptor of a folder that is empty and gone: what the worker holds for every folder it opens."""
-    for name in os.listdir(state_dir):  # of supervisors that were killed between the two lines below
+    # Of supervisors that were killed between the two lines below; a young one is of a start that goes on.
+    for name in os.listdir(state_dir):
         if name.startswith(".folder-"):
             with contextlib.suppress(OSError):
-                os.rmdir(os.path.join(state_dir, name))
+                left = os.path.join(state_dir, name)
+                if time.time() - os.stat(left).st_mtime > LEFTOVER_SECONDS:
+                    os.rmdir(left)
     path = os.path.join(state_dir, f".folder-{os.getpid()}-{os.urandom(4).hex()}")
     os.mkdir(path, 0o500)
     try:
