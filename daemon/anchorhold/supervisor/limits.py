@@ -179,7 +179,7 @@ class Limits:
                         "tasks", f"it has {threads} threads, over limits.tasks = {self.policy.tasks}"
                     )
         except (psutil.NoSuchProcess, ProcessLookupError, FileNotFoundError):
-            if self._seen:
+            if self._seen or _is_gone(self._pid):
                 return  # it has ended, which is seen elsewhere
             raise Exceeded(
                 "watch", "its memory and threads cannot be seen (/proc mounted with hidepid?)"
@@ -218,6 +218,15 @@ def memory_of(pid: int) -> int:
             if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:")):
                 total += int(line.split()[1]) << 10
     return total
+
+
+def _is_gone(pid: int) -> bool:
+    """Asked of the kernel, not of a /proc that may hide it. A signal may not be allowed, and is not sent."""
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
+    return False
 
 
 def _remove_leftovers(parent: str) -> None:
