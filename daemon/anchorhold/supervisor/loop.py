@@ -339,7 +339,8 @@ class Loop(threading.Thread):
             self._poll.unregister(self._broker.listener)
         self._broker.stop_listening()
         self.stage = "ready"
-        self.launched.setup.send(b"seal")
+        with contextlib.suppress(OSError):  # it has died; why is told when that is seen
+            self.launched.setup.send(b"seal")
 
     def _sealed(self, message: Message) -> None:
         listener, maps = message.fds

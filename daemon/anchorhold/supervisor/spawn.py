@@ -105,7 +105,10 @@ class Launched:
 
         Raises WorkerError if it is not of the protocol; descriptors that came along are closed.
         """
-        data, fds, flags, _address = socket.recv_fds(self.setup, MESSAGE_MAX, 8, socket.MSG_CMSG_CLOEXEC)
+        try:
+            data, fds, flags, _address = socket.recv_fds(self.setup, MESSAGE_MAX, 8, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return None  # it died before it read what we had sent
         try:
             if not data and not fds:
                 return None
