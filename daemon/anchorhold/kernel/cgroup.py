@@ -16,16 +16,21 @@ from anchorhold.kernel.errors import from_oserror, kernel_error
 CPU_PERIOD = 100_000  # microseconds, the kernel's default
 CPU_QUOTA_MIN = 1_000  # microseconds, the least the kernel takes
 SIGKILL = 9  # asm-generic/signal.h; importing signal would import enum
+DIVIDE_TRIALS = 10
 LIMITING = frozenset(("cpu", "memory", "pids"))  # the controllers that hold a limit of ours
 
 _NO_CONTROLLER = (
     "The controller is not enabled for this cgroup. Under systemd start it with Delegate=yes, or with "
-    "systemd-run --user --scope; with cgroup version 1 boot with systemd.unified_cgroup_hierarchy=1"
+    "systemd-run --user --scope -p Delegate=yes; with cgroup version 1 boot with "
+    "systemd.unified_cgroup_hierarchy=1"
+)
+_NOT_DELEGATED = (
+    "This cgroup is not delegated to this user: start it with systemd-run --user --scope -p Delegate=yes"
 )
 _HINTS = {
     errno.EBUSY: "A cgroup that holds processes cannot give controllers to children, nor be removed",
-    errno.EACCES: "This cgroup is not delegated to this user: start it with systemd-run --user --scope",
-    errno.EPERM: "This cgroup is not delegated to this user: start it with systemd-run --user --scope",
+    errno.EACCES: _NOT_DELEGATED,
+    errno.EPERM: _NOT_DELEGATED,
     errno.EROFS: "The cgroup tree is read-only here, as in most containers",
 }
 
@@ -97,6 +102,31 @@ def _delegated(path: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def divide_own(leaf: str, found: Survey | None = None) -> bool:
+    """Makes this process's own cgroup give what it has to its children, if systemd handed it over for that.
+
+    systemd enables nothing below what it delegates, and the kernel lets no cgroup both hold processes and
+    give: so all that are in it, this one included, move into its child ``leaf``. Returns whether they did;
+    False: not delegated, or nothing to gain. Raises OSError.
+    """
+    found = found or survey()
+    if not found.own or not _delegated(found.own):
+        return False
+    own = Cgroup(found.own)
+    wanted = sorted(LIMITING.intersection(own.controllers).difference(own.given))
+    if not wanted:
+        return False
+    for trial in range(DIVIDE_TRIALS):
+        own.vacate(leaf)
+        try:
+            own.enable(*wanted)
+            break
+        except OSError as error:  # EBUSY: one of those that moved had just forked
+            if error.errno != errno.EBUSY or trial == DIVIDE_TRIALS - 1:
+                raise
+    return True
 
 
 def find(found: Survey | None = None) -> Cgroup | None:

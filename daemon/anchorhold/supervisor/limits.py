@@ -26,6 +26,8 @@ DATA_SLACK = 512 << 20
 """Bytes over the memory limit at which the kernel itself refuses: stacks are reserved, not used."""
 DESCRIPTORS = 256
 LEFTOVER_SECONDS = 60.0
+SUPERVISORS = "supervisors"
+"""Where this process goes in a cgroup that systemd handed over, with its neighbours; workers' lie beside."""
 
 
 class Exceeded(Exception):
@@ -47,7 +49,7 @@ class Limits:
         self.deadline: float | None = None
         self.cgroup_words = ""
         self.cgroup_missing = ""
-        self._memory_watched = self._tasks_watched = False
+        self._memory_watched = self._tasks_watched = self._memory_in_cgroup = False
         self._next = 0.0
         self._pid = -1
         self._process: object = None
@@ -56,6 +58,11 @@ class Limits:
         self._plan()
 
     def _make_cgroup(self, session: str) -> None:
+        undivided = ""
+        try:
+            cgroups.divide_own(SUPERVISORS)
+        except OSError as error:
+            undivided = f"; {error}"
         try:
             parent = cgroups.find()
             if parent is None:
@@ -65,19 +72,30 @@ class Limits:
                 return
             _remove_leftovers(parent.path)
             self.cgroup = parent.create(f"anchorhold-{session}")
+            has = ", ".join(self.cgroup.controllers) or "no controllers"
+            self.cgroup_words = f"a cgroup of its own: {has}{undivided}"
         except OSError as error:
             self.cgroup_missing = str(error)
 
-    def _in_cgroup(self, controller: str) -> bool:
-        return self.cgroup is not None and controller in self.cgroup.controllers
+    def _held(self, controller: str, write: Callable[[Cgroup], None]) -> bool:
+        """Whether the cgroup took this limit; False: the next best mechanism has to hold it."""
+        group = self.cgroup
+        if group is None:
+            return False
+        try:
+            if controller not in group.controllers:
+                return False
+            write(group)
+        except OSError as error:  # a controller taken away, a kernel that does not account swap
+            self.cgroup_words += f"; {error}"
+            return False
+        return True
 
     def _plan(self) -> None:
-        policy, group = self.policy, self.cgroup
-        if group is not None:
-            self.cgroup_words = "a cgroup of its own: " + (", ".join(group.controllers) or "no controllers")
+        policy = self.policy
         if policy.memory is not None:
-            if group is not None and self._in_cgroup("memory"):
-                group.set_memory(policy.memory, policy.swap)
+            if self._held("memory", lambda group: group.set_memory(policy.memory)):
+                self._memory_in_cgroup = True
                 self.mechanisms["memory"] = f"cgroup memory.max = {policy.memory}"
             else:
                 self._memory_watched = True
@@ -86,25 +104,22 @@ class Limits:
                     f"{WATCH_SECONDS} s; RLIMIT_DATA = {policy.memory + DATA_SLACK}"
                 )
         if policy.swap is not None:
-            if group is not None and self._in_cgroup("memory"):
-                if policy.memory is None:
-                    group.set_memory(None, policy.swap)
+            if self._held("memory", lambda group: group.set_memory(None, policy.swap)):
                 self.mechanisms["swap"] = f"cgroup memory.swap.max = {policy.swap}"
             else:
                 self.mechanisms["swap"] = _swap_words()
         if policy.cpu is not None:
             whole = max(1, math.ceil(policy.cpu))
             self.processors = self.processors[:whole]
-            if group is not None and self._in_cgroup("cpu"):
-                group.set_cpu(policy.cpu)
+            cpu = policy.cpu
+            if self._held("cpu", lambda group: group.set_cpu(cpu)):
                 self.mechanisms["cpu"] = f"cgroup cpu.max = {policy.cpu:g} processors"
             else:
                 words = f"affinity to {len(self.processors)} of the processors"
                 if policy.cpu < len(self.processors):
                     words += f"; the fraction {policy.cpu:g} needs a cgroup v2 cpu controller and is not held"
                 self.mechanisms["cpu"] = words
-        if group is not None and self._in_cgroup("pids"):
-            group.set_pids(policy.tasks)
+        if self._held("pids", lambda group: group.set_pids(policy.tasks)):
             self.mechanisms["tasks"] = f"cgroup pids.max = {policy.tasks}"
         else:
             self._tasks_watched = True
@@ -191,11 +206,12 @@ class Limits:
         self._seen = True
 
     def killed_for_memory(self) -> bool:
-        """After the worker died: whether the kernel killed it for its cgroup's memory limit."""
-        if self.cgroup is None or not self._in_cgroup("memory"):
+        """Whether it was killed for this cgroup's own limit, not for one above it or the whole machine."""
+        if self.cgroup is None or not self._memory_in_cgroup:
             return False
         with contextlib.suppress(OSError):
-            return bool(self.cgroup.events().get("memory.oom_kill"))
+            events = self.cgroup.events()
+            return bool(events.get("memory.oom") and events.get("memory.oom_kill"))
         return False
 
     def close(self) -> None:

@@ -139,6 +139,66 @@ def test_the_search_ends_at_what_systemd_delegated(tmp_path: Path, monkeypatch: 
     assert str(cgroup.find(survey)) == f"Cgroup({str(tmp_path / 'service' / 'own')!r})"
 
 
+class Delegated:
+    """A directory that systemd handed over, and what happens in it when controllers are enabled."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> None:
+        self.path, self.moved = path, 0
+        self.one = group(path)
+        (path / "cgroup.procs").write_text("11\n12\n")
+        self.found = Survey("unified", str(path.parent), str(path), ())
+        write = Cgroup._write
+
+        def answer(cgroup: Cgroup, file: str, text: str, hint: str = "") -> None:
+            if file == "cgroup.procs":
+                self.moved += 1
+                return
+            number = answers.pop(0)
+            if number:
+                raise OSError(number, os.strerror(number))
+            write(cgroup, file, text, hint)
+
+        monkeypatch.setattr(Cgroup, "_write", answer)
+        monkeypatch.setattr(os, "getxattr", lambda path, name: b"1")
+
+    def enabled(self) -> str:
+        return (self.path / "cgroup.subtree_control").read_text().strip()
+
+
+def test_what_systemd_delegated_is_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Delegated(tmp_path / "service", monkeypatch, [0])
+    assert cgroup.divide_own("leaf", own.found)
+    assert own.enabled() == "+cpu +memory +pids"
+    assert own.moved == 2
+    (own.path / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    assert not cgroup.divide_own("leaf", own.found)
+    assert own.moved == 2
+
+
+def test_a_fork_while_it_is_divided_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Delegated(tmp_path / "service", monkeypatch, [errno.EBUSY, errno.EBUSY, 0])
+    assert cgroup.divide_own("leaf", own.found)
+    assert own.moved == 6
+
+
+@pytest.mark.parametrize("answers", [[errno.EACCES], [errno.EBUSY] * cgroup.DIVIDE_TRIALS])
+def test_a_division_that_fails_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int]
+) -> None:
+    own = Delegated(tmp_path / "service", monkeypatch, answers)
+    with pytest.raises(OSError):
+        cgroup.divide_own("leaf", own.found)
+    assert answers == []
+
+
+def test_what_systemd_kept_is_not_divided(tmp_path: Path) -> None:
+    one = group(tmp_path / "session")
+    (tmp_path / "session" / "cgroup.procs").write_text("11\n")
+    assert not cgroup.divide_own("leaf", Survey("unified", str(tmp_path), one.path, ()))
+    assert not cgroup.divide_own("leaf", Survey("none", "", "", ()))
+    assert not (tmp_path / "session" / "leaf").exists()
+
+
 def _find(mount: str) -> str | None:
     found = cgroup.find(Survey("unified", mount, mount, ()))
     return None if found is None else found.path
