@@ -1,0 +1,1 @@
+"""How a session lives and ends: killed, stopped, out of disk, over a limit, beside others."""
