@@ -8,6 +8,10 @@ A closed standard output is made into one more signal. A thread that sleeps in p
 go while the model still reads the prompt, and sends SIGPIPE to the main thread. The kernel sends
 SIGPIPE for other pipes as well, so the handler believes it only if standard output really is closed.
 
+A signal that comes just before a wait begins (for a key, for a token) would be noticed only when that wait
+ends: Python runs handlers between its own instructions. The same thread hears of every signal at once, by
+a pipe (signal.set_wakeup_fd), and sends it to the main thread again until the handler has run.
+
 A signal that was ignored when we started (nohup, a background job of a script) stays ignored.
 """
 
@@ -25,8 +29,13 @@ from typing import Protocol
 from anchorhold.cli.output import STDIN, STDOUT
 from anchorhold.errors import AnchorholdError, Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+DEADLY = frozenset((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+SIGNALS = (*sorted(DEADLY), signal.SIGPIPE)
 INTERRUPTED = 130
+
+_OUTPUT, _END = 255, 254  # what the watcher is told beside the numbers of signals
+_RETRY = 20  # milliseconds between two interruptions of a main thread that has not noticed
+_RETRIES = 100
 
 WORDS = {
     signal.SIGINT: "interrupted",
@@ -74,8 +83,11 @@ class Guard:
         self._closing = False
         self._before: dict[int, object] = {}
         self._terminal = _terminal_settings()
-        self._pipe: tuple[int, int] | None = None
+        self._pipe: tuple[int, int] = (-1, -1)
         self._watcher: threading.Thread | None = None
+        self._watches_output = False
+        self._handled = self._repeated = 0
+        self._wakeup = -1
 
     def __enter__(self) -> Guard:
         for number in SIGNALS:
@@ -84,6 +96,10 @@ class Guard:
             if not ignored:
                 self._before[number] = before
                 signal.signal(number, self._handle)
+        self._pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._watcher = threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True)
+        self._watcher.start()
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -107,29 +123,63 @@ class Guard:
 
     def watch_output(self) -> None:
         """Notice a closed standard output even while nothing is written."""
-        if self._watcher is None and not os.isatty(STDOUT):
-            self._pipe = os.pipe()
-            self._watcher = threading.Thread(target=self._poll_output, args=(self._pipe[0],), daemon=True)
-            self._watcher.start()
+        if not self._watches_output and not os.isatty(STDOUT):
+            self._watches_output = True
+            self._tell(_OUTPUT)
 
-    def _poll_output(self, end: int) -> None:
+    def _tell(self, what: int) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of signals: it is awake
+            os.write(self._pipe[1], bytes((what,)))
+
+    def _watch(self, told: int) -> None:
         poll = select.poll()
-        poll.register(STDOUT, 0)
-        poll.register(end, select.POLLIN)
-        for fd, _event in poll.poll():
-            if fd == STDOUT and stdout_is_closed():
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
+        poll.register(told, select.POLLIN)
+        received = tries = missed = sent = 0
+        while True:
+            waiting = poll.poll(_RETRY if tries else None)
+            for fd, _event in waiting:
+                if fd == STDOUT:
+                    poll.unregister(STDOUT)
+                    if stdout_is_closed():
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGPIPE)
+                    continue
+                news = os.read(told, 256)
+                if _END in news:
+                    return
+                if _OUTPUT in news:
+                    poll.register(STDOUT, 0)
+                for number in DEADLY.intersection(news):
+                    come = news.count(number)
+                    ours = min(come, sent)
+                    sent -= ours
+                    if come > ours:
+                        received += come - ours
+                        missed, tries = number, _RETRIES
+            if self._handled >= received or not tries:
+                tries, received = 0, self._handled
+            elif not waiting:  # it has had the time
+                tries -= 1
+                sent += 1
+                self._repeated += 1
+                signal.pthread_kill(threading.main_thread().ident or 0, missed)
 
     def _end_watch(self) -> None:
-        if self._pipe is not None and self._watcher is not None:
-            os.close(self._pipe[1])
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._tell(_END)
+        if self._watcher is not None:
             self._watcher.join(1.0)
-            os.close(self._pipe[0])
-            self._pipe = self._watcher = None
+            self._watcher = None
+        for fd in self._pipe:
+            os.close(fd)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGPIPE and (self.stopped or not stdout_is_closed()):
             return
+        self._handled += number != signal.SIGPIPE
+        if self.stopped and self._repeated and number != signal.SIGPIPE:
+            self._repeated = 0
+            return  # the watcher's, which came just too late
+        self._repeated = 0
         if self.stopped:
             _restore_terminal(self._terminal)
             self._leave(INTERRUPTED)

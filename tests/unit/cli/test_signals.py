@@ -205,3 +205,16 @@ def test_leaving_gives_the_terminal_back(monkeypatch: pytest.MonkeyPatch) -> Non
         os.dup2(saved, 0)
         for fd in (master, slave, saved):
             os.close(fd)
+
+
+def test_a_signal_that_was_not_noticed_is_sent_again() -> None:
+    """A wait that begins after the signal was taken down would sleep on: here, one whose signal is hidden."""
+    worker = Worker()
+    with Guard() as guard:
+        guard.watch(worker)
+        guard._tell(signal.SIGTERM)  # as the C handler tells, of one that Python did not get to
+        with pytest.raises(Stop) as caught:
+            time.sleep(5)
+        assert caught.value.number == signal.SIGTERM and len(worker.reasons) == 1
+        time.sleep(0.2)  # and not again and again: that would leave at once
+        assert guard._handled == 1
