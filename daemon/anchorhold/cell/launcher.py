@@ -89,8 +89,8 @@ def main() -> None:
         try:
             os.close(alive_write)
             become_worker(config, setup, held, missing, alive_read)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:
+            say_error(error)
         finally:
             os._exit(1)
     setup.tell("child", {"pid": str(child)}, (pidfd.pidfd_open(child),))
@@ -99,6 +99,27 @@ def main() -> None:
     layers.Capabilities().apply()
     _pid, status = os.waitpid(child, 0)
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def say_error(error: BaseException | None) -> None:
+    """An exception in words, without its source lines: those would have to be opened, in the cell."""
+    while error is not None:
+        frame = error.__traceback__
+        while frame is not None:
+            code = frame.tb_frame.f_code
+            os.write(
+                2, f"{code.co_filename}:{frame.tb_lineno} in {code.co_name}\n".encode("utf-8", "replace")
+            )
+            frame = frame.tb_next
+        os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def say_errors_plainly() -> None:
+    sys.excepthook = lambda _kind, error, _trace: say_error(error)
+    sys.unraisablehook = lambda failed: say_error(failed.exc_value)
+    if "threading" in sys.modules:
+        vars(sys.modules["threading"])["excepthook"] = lambda failed: say_error(failed.exc_value)
 
 
 def read_config() -> dict:  # type: ignore[type-arg]  # typing is not imported here; the supervisor wrote it
@@ -213,10 +234,12 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     for fd in (boot.listener, memory):
         os.close(fd)
 
+    say_errors_plainly()
     sys.path[:] = config["path"]
     sys.argv[:] = ["worker"]
     entry = __import__(config["entry"], fromlist=["prepare"])
     versions = entry.prepare(config["worker"]) or {}
+    say_errors_plainly()
     setup.tell("ready", {str(name): str(version) for name, version in versions.items()})
     setup.wait_for_seal()
     seal(setup, sealed_program, maps)

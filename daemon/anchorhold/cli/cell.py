@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from anchorhold.cli.inputs import suffixes
 from anchorhold.cli.output import Answer, Notes
 from anchorhold.cli.progress import Progress
 from anchorhold.cli.signals import Guard
-from anchorhold.cli.summary import skipped_line
+from anchorhold.cli.summary import skipped_line, weaker_line
 from anchorhold.cli.terminal import clean
 from anchorhold.errors import AnchorholdError, WorkerError
 
@@ -80,6 +81,8 @@ class Cell:
             self.started = True
         finally:
             self._progress.clear()
+        if line := weaker_line(self.summary):
+            self._notes.line(line)
 
     def ask(self, request: Request, answer: Answer | None) -> Result:
         """Serve one request; its tokens go to `answer` as they come. The session's errors pass through."""
@@ -87,8 +90,10 @@ class Cell:
         self._skipped = 0
         late: list[Document] = []
         try:
-            for event in self._session.ask(request):
-                self._take(event, answer, late)
+            # Closed here and not whenever it is collected: an interruption there would be lost.
+            with contextlib.closing(self._session.ask(request)) as events:
+                for event in events:
+                    self._take(event, answer, late)
         finally:
             self._progress.clear()
             if answer is not None and self.result.parts and not (self._guard.stopped and answer.blocked()):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from anchorhold.supervisor.session import Summary
 
 SESSION_DIGITS = 12  # of the session's id, in lines for people; `audit show` takes any unique beginning
+LEFT_TO_LIMITS = frozenset({"cgroup"})  # its work is done by other means, which the log names limit by limit
 MOST_NAMES = 20
 MOST_EXAMPLES = 3
 
@@ -32,6 +33,16 @@ def seen_line(summary: Summary, documents: Iterable[Document]) -> str:
         f"anchorhold audit show {session}",
     ]
     return " · ".join(parts)
+
+
+def weaker_line(summary: Summary) -> str | None:
+    """``weaker cell: this machine gives no userns, …``; None where every layer holds."""
+    missing = sorted(set(summary.missing) - LEFT_TO_LIMITS)
+    if not missing:
+        return None
+    return (
+        f"weaker cell: this machine gives no {', '.join(missing)}; --require LAYER refuses to start without"
+    )
 
 
 def _shown(summary: Summary, documents: Iterable[Document]) -> str:
@@ -120,6 +131,7 @@ def as_json(
             "examples": [{"path": path, "why": why, "count": times} for path, why, times in summary.refused],
         },
         "layers": dict(summary.layers),
+        "missing": dict(summary.missing),
     }
 
 

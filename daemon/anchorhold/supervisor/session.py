@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 
 from anchorhold import __version__
@@ -251,7 +251,7 @@ class Session:
 
     # ---- ask ----------------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> Iterator[events.Event]:
+    def ask(self, request: Request) -> Generator[events.Event, None, None]:
         """Serve one request. Yields events; ends after Done. Raises what ended it otherwise."""
         loop = self._loop
         if loop is None:

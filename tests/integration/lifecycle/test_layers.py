@@ -91,13 +91,15 @@ def test_a_required_layer_that_cannot_be_had(asked: Any, place: Path, demo_model
 def test_without_the_requirement_it_starts_and_names_what_is_missing(asked: Any, place: Path) -> None:
     done = asked("--json")
     assert done.returncode == 0, done.stderr
-    layers = json.loads(done.stdout)["layers"]
+    told = json.loads(done.stdout)
+    layers = told["layers"]
     missing = ("userns", "mountns", "pidns", "netns", "ipcns", "utsns", "cgroupns", "root")
     assert {"seccomp", "landlock", "no_new_privs", "mdwe"} <= set(layers) and not {*missing} & {*layers}
     log = list(entries(place / "state"))
     assert log[0]["kind"] == "session.start"
     for name in missing:
-        assert log[0]["missing"][name], name
+        assert log[0]["missing"][name] == told["missing"][name], name
+        assert name in done.stderr, name
     assert any(entry.get("class") == "data" for entry in log)
 
 

@@ -90,6 +90,7 @@ class Player:
             refused_total=sum(times for _path, _why, times in self.refused),
             refused=self.refused,
             layers={"seccomp": "held"},
+            missing={"cgroup": "none here"},
             phase="sealed",
         )
 

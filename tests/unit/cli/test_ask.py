@@ -87,6 +87,7 @@ def test_object(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         "shown",
         "refused",
         "layers",
+        "missing",
     ]
     assert found["v"] == 1 and found["reason"] == "stop" and found["session"].startswith("7f3a")
     assert found["model"] == str(stage.folder / "model.gguf")
@@ -100,6 +101,7 @@ def test_object(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     assert found["shown"] == [{"path": bad, "sha256": DIGEST, "size": 5}]
     assert found["refused"] == {"total": 2, "examples": [{"path": "/x", "why": "why", "count": 2}]}
     assert found["layers"] == {"seccomp": "held"}
+    assert found["missing"] == {"cgroup": "none here"}
     assert "skipped: /notes/gone: gone" in err
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from anchorhold.cli.summary import from_line, short_names
+from types import SimpleNamespace
+from typing import Any
+
+from anchorhold.cli.summary import from_line, short_names, weaker_line
 
 
 def test_names_lose_the_folders_they_share() -> None:
@@ -21,3 +24,13 @@ def test_from_line() -> None:
     assert from_line(["/n/a.md", "/n/b, c.md"]) == 'from: a.md, "b, c.md"'
     many = from_line([f"/n/{number}" for number in range(23)])
     assert many.startswith("from: 0, 1, 2,") and many.endswith("19, … and 3 more")
+
+
+def test_a_weaker_cell_is_said_by_name() -> None:
+    def line(**missing: str) -> str | None:
+        summary: Any = SimpleNamespace(missing=missing)
+        return weaker_line(summary)
+
+    assert line() is None
+    assert line(cgroup="not delegated") is None
+    assert "no netns, userns;" in (line(userns="refused", netns="needs it", cgroup="none") or "")
