@@ -23,51 +23,91 @@ from anchorhold.audit.query import entries
 from anchorhold.broker import runtime
 from anchorhold.errors import AnchorholdError
 from anchorhold.policy.schema import Policy
-from anchorhold.supervisor import session
+from anchorhold.supervisor import events, session
 from anchorhold.verify.check import verify
 from tests.integration import cells
 from tests.integration.lifecycle.processes import children, descendants, fields, lives, members, wait_until
 
 LIFE = 0.100  # seconds that anything of the cell may live after the supervisor
 OPENS = """
+import time
+from anchorhold.channel import frames, messages
 def attempt():
     while True:
         with open(QUESTION, "rb") as file:
             file.read()
+        frames.write_frame(6, messages.encode({"type": "token", "id": 1, "text": "x"}))
+        time.sleep(0.001)
 """
+ANCHORS = ("launcher", "worker", "sealed", "answering")
+Tell = Callable[[str], object]
 
 
-def run_probe(state: Path, rules: Policy, paper: str) -> None:
+def quietly(_anchor: str) -> None:
+    pass
+
+
+def run_probe(state: Path, rules: Policy, paper: str, tell: Tell = quietly) -> None:
     """A cell that opens a granted file again and again, for ever."""
-    cells.run(state, rules, OPENS, question=paper)
+    log = Log.open(state)
+    asked = session.Session(rules, log, state_dir=state, entry=cells.PROBE, config={"source": OPENS})
+    _serve(asked, log, session.Request(paper), tell)
 
 
-def run_engine(state: Path, rules: Policy, paper: str) -> None:
+def run_engine(state: Path, rules: Policy, paper: str, tell: Tell = quietly) -> None:
     """The real engine: it loads the model, reads a document and answers at length."""
     log = Log.open(state)
     asked = session.Session(rules, log, state_dir=state, suffixes=[".txt"])
+    _serve(asked, log, session.Request("Tell a long story of this.", files=[paper], max_tokens=400), tell)
+
+
+def _serve(asked: session.Session, log: Log, request: session.Request, tell: Tell) -> None:
+    told = False
     try:
         asked.start()
-        for _event in asked.ask(session.Request("Tell a long story of this.", files=[paper], max_tokens=400)):
-            pass
+        tell("sealed")
+        for event in asked.ask(request):
+            if isinstance(event, events.Token) and not told:
+                told = True
+                tell("answering")
     finally:
         asked.close()
         log.close()
 
 
-def fork(work: Callable[[], object]) -> int:
-    """A supervisor: a process that does the work and ends. All is imported, so time zero is its start."""
-    pid = os.fork()
-    if pid == 0:
-        os.setpgid(0, 0)
-        null = os.open("/dev/null", os.O_RDWR)
-        for fd in (1, 2):
-            os.dup2(null, fd)
-        try:
-            work()
-        finally:
-            os._exit(1)
-    return pid
+class Supervisor:
+    """A process that does the work and ends. All is imported already, so it is soon at its first line."""
+
+    def __init__(self, work: Callable[[Tell], object]) -> None:
+        self.told, tells = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            null = os.open("/dev/null", os.O_RDWR)
+            for fd in (1, 2):
+                os.dup2(null, fd)
+            try:
+                work(lambda anchor: os.write(tells, f"{anchor}\n".encode()))
+            finally:
+                os._exit(1)
+        os.close(tells)
+        os.set_blocking(self.told, False)
+        self.heard = b""
+
+    def has_come_to(self, anchor: str) -> bool:
+        if anchor == "launcher":
+            return bool(children(self.pid))
+        if anchor == "worker":
+            return len(descendants(self.pid)) > 1
+        with contextlib.suppress(BlockingIOError):
+            self.heard += os.read(self.told, 4096)
+        return anchor.encode() in self.heard
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> None:
+        os.waitpid(self.pid, 0)
+        os.close(self.told)
 
 
 def stage_of(log: list[dict[str, Any]]) -> str:
@@ -89,22 +129,23 @@ def kill_supervisors(wanted: Mapping[str, Any]) -> dict[str, Any]:
     counters = dict.fromkeys(("cells", "stopped", "late", "recovered"), 0)
     seen: dict[str, Any] = {"stages": {}, "outlived": [], "wrong": [], **counters}
     chance = random.Random(wanted["seed"])
-    whole = _time_to_answer(lambda: work(state, rules, paper), state)
     for number in range(wanted["moments"]):
         before = _size(state)
-        pid = fork(lambda: work(state, rules, paper))
-        time.sleep(whole * 1.3 * (number + chance.random()) / wanted["moments"])
-        os.kill(pid, signal.SIGSTOP)  # so that the list of its processes stays true
-        cell = descendants(pid)
-        sessions = set(children(pid))
+        supervisor = Supervisor(lambda tell: work(state, rules, paper, tell))
+        wait_until(lambda: supervisor.has_come_to(ANCHORS[number % len(ANCHORS)]))  # noqa: B023  (called now)
+        # Early moments are close to each other, so that none of the short steps is missed.
+        time.sleep(chance.random() ** 2 * (0.2 if wanted["engine"] else 0.08))
+        os.kill(supervisor.pid, signal.SIGSTOP)  # so that the list of its processes stays true
+        cell = descendants(supervisor.pid)
+        sessions = set(children(supervisor.pid))
         for part in wanted["stop"]:
             for each in [pid for pid in cell if (pid in sessions) == (part == "launcher")]:
                 os.kill(each, signal.SIGSTOP)
                 seen["stopped"] += 1
-        os.kill(pid, signal.SIGKILL)
+        supervisor.kill()
         time.sleep(LIFE)
         left = {*(each for each in cell if lives(each)), *members(sessions)}
-        os.waitpid(pid, 0)
+        supervisor.reap()
         seen["cells"] += bool(cell)
         try:
             log = Log.open(state)
@@ -115,7 +156,7 @@ def kill_supervisors(wanted: Mapping[str, Any]) -> dict[str, Any]:
                 seen["wrong"].append([number, result.text()])
         except AnchorholdError as error:
             seen["wrong"].append([number, error.diagnostics()])
-        new = [entry for entry in entries(state) if entry["seq"] >= before]
+        new = list(entries(state, first=before))
         seen["recovered"] += sum(entry["kind"] == "log.recovered" for entry in new)
         stage = stage_of(new)
         seen["stages"][stage] = seen["stages"].get(stage, 0) + 1
@@ -152,37 +193,15 @@ def _size(state: Path) -> int:
     return verify(str(state)).size if state.exists() else 0
 
 
-def _time_to_answer(work: Callable[[], object], state: Path) -> float:
-    """Seconds until the first document is granted, on this machine now; the second of two runs counts."""
-    took = 0.0
-    for _time in range(2):
-        before = _size(state)
-        started = time.monotonic()
-        pid = fork(work)
-        wait_until(lambda: _granted(state, before))  # noqa: B023  (called before the next turn)
-        took = time.monotonic() - started
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return took
-
-
-def _granted(state: Path, since: int) -> bool:
-    try:
-        return any(entry["seq"] >= since and entry.get("class") == "data" for entry in entries(state))
-    except AnchorholdError:  # there is no log yet
-        return False
-
-
 def kill_parts(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Kill the launcher alone or the worker alone, at many moments; the supervisor, this process, goes on."""
     state, paper = Path(wanted["state"]), wanted["papers"] + "/paper.txt"
     rules = cells.policy(Path(wanted["model"]), read=(Path(wanted["papers"]),))
     ends: list[dict[str, Any]] = []
-    whole = _time_to_answer(lambda: run_probe(state, rules, paper), state)
     for number in range(wanted["moments"]):
         before = _size(state)
         ended = threading.Event()
-        delay = whole * 1.5 * number / wanted["moments"]
+        delay = 0.15 * number / wanted["moments"]
         killer = threading.Thread(target=_kill_part, args=(wanted["part"], delay, ended), daemon=True)
         started = time.monotonic()
         killer.start()
@@ -199,7 +218,7 @@ def kill_parts(wanted: Mapping[str, Any]) -> dict[str, Any]:
         end["seconds"] = time.monotonic() - started
         ended.set()
         killer.join()
-        log = [entry for entry in entries(state) if entry["seq"] >= before]
+        log = list(entries(state, first=before))
         end["kinds"] = [entry["kind"] for entry in log]
         end["left"] = descendants(os.getpid())
         result = verify(str(state))

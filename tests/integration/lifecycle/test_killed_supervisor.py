@@ -9,8 +9,8 @@ import pytest
 from tests.integration.lifecycle.conftest import Driven
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unmeasured")]
-PROBE_MOMENTS = 34
-ENGINE_MOMENTS = 18
+PROBE_MOMENTS = 32
+ENGINE_MOMENTS = 20
 """Together more than fifty for each kind of user."""
 
 
@@ -32,7 +32,6 @@ def test_nothing_outlives_a_killed_supervisor(driven: Driven, engine: bool, mome
         driven("moments", what="supervisors", engine=engine, moments=moments, stop=[], seed=1),
         moments,
         "before",
-        "boot",
         "answering",
     )
 
