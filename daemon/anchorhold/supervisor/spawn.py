@@ -89,13 +89,14 @@ class Launched:
             )
             if callable(before):
                 before(self.pid)
+        except BaseException:
+            os.close(config_write)
+            raise
         finally:
             # Their ends first: a launcher that dies now must make the write below fail, not wait.
             for fd in (*high, null, config_read, self._stderr_theirs, self._from_us, self._to_us):
                 os.close(fd)
             self._theirs.close()
-            if self.pid < 0:
-                os.close(config_write)
         words = marshal.dumps({**config, "supervisor": os.getpid(), "path": runtime.search_path()})
         with os.fdopen(config_write, "wb") as pipe:
             pipe.write(words)
