@@ -26,6 +26,7 @@ DATA_SLACK = 512 << 20
 """Bytes over the memory limit at which the kernel itself refuses: stacks are reserved, not used."""
 DESCRIPTORS = 256
 LEFTOVER_SECONDS = 60.0
+SWAPS = "/proc/swaps"
 SUPERVISORS = "supervisors"
 """Where this process goes in a cgroup that systemd handed over, with its neighbours; workers' lie beside."""
 
@@ -259,7 +260,7 @@ def _remove_leftovers(parent: str) -> None:
 
 def _swap_words() -> str:
     try:
-        with open("/proc/swaps") as swaps:
+        with open(SWAPS) as swaps:
             devices = len(swaps.readlines()) - 1
     except OSError:
         devices = -1
