@@ -190,6 +190,7 @@ class Session:
         if self._killed is not None:
             loop.kill(self._killed)
         if not loop.sealed.wait(START_SECONDS):
+            loop.error = loop.error or WorkerError("the engine did not start in time")
             loop.kill("the engine did not start in time")
         if loop.ended.is_set() or loop.stage != "serving":
             loop.ended.wait(5.0)
@@ -436,6 +437,7 @@ class Session:
                     shown=len(self.recorder.shown),
                     denied=self.recorder.denied,
                 )
+            if loop is not None:  # a start that failed may have left entries as well
                 self.log.checkpoint()
         finally:
             with contextlib.suppress(OSError, AuditError):
