@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from anchorhold.kernel import cgroup
 from anchorhold.kernel.cgroup import Cgroup
 from anchorhold.policy.schema import Limits as LimitsPolicy
 from anchorhold.supervisor import limits
@@ -46,8 +47,8 @@ class Standing(Cgroup):
 @pytest.fixture
 def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Standing:
     standing = Standing(str(tmp_path))
-    monkeypatch.setattr(limits.cgroups, "divide_own", lambda name: None)
-    monkeypatch.setattr(limits.cgroups, "find", lambda: standing)
+    monkeypatch.setattr(cgroup, "divide_own", lambda name: None)
+    monkeypatch.setattr(cgroup, "find", lambda: standing)
     return standing
 
 
@@ -134,12 +135,12 @@ def test_no_cgroup_and_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     def refuse(name: str) -> None:
         raise PermissionError("not ours")
 
-    monkeypatch.setattr(limits.cgroups, "divide_own", refuse)
-    monkeypatch.setattr(limits.cgroups, "find", lambda: None)
+    monkeypatch.setattr(cgroup, "divide_own", refuse)
+    monkeypatch.setattr(cgroup, "find", lambda: None)
     plan = Limits(ALL, "ab")
     assert plan.cgroup is None and "systemd: Delegate=yes" in plan.cgroup_missing
     (tmp_path / "anchorhold-ab").mkdir()
-    monkeypatch.setattr(limits.cgroups, "find", lambda: Cgroup(str(tmp_path)))
+    monkeypatch.setattr(cgroup, "find", lambda: Cgroup(str(tmp_path)))
     assert "anchorhold-ab" in Limits(ALL, "ab").cgroup_missing  # the name is taken
 
 
@@ -165,7 +166,7 @@ def watching(sleeper: int, **values: object) -> Limits:
 
 @pytest.fixture
 def no_cgroup(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits.cgroups, "find", lambda: None)
+    monkeypatch.setattr(cgroup, "find", lambda: None)
 
 
 @pytest.mark.usefixtures("no_cgroup")
