@@ -57,6 +57,15 @@ def syscall(name: str, *args: Any) -> int:
     return -ctypes.get_errno() if result == -1 else result
 
 
+def cstring(text: bytes) -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(text)
+
+
+def pointers(*texts: bytes) -> ctypes.Array[ctypes.c_char_p]:
+    """A list of strings that ends with a null pointer, as execve(2) takes."""
+    return (ctypes.c_char_p * (len(texts) + 1))(*texts, None)
+
+
 def memory(size: int = 4096, protection: int = 3) -> int:
     """The address of fresh private memory."""
     return syscall("mmap", 0, size, protection, 0x22, -1, 0)

@@ -90,7 +90,8 @@ def outside(category: str, place: Path) -> dict[str, list[Any]]:
     script.write_text(text_of(category, place) + REPORT)
     isolated = [*ISOLATED] if os.geteuid() == 0 else [*ISOLATED, "--user", "--map-root-user"]
     done = subprocess.run(
-        [*isolated, sys.executable, str(script)],
+        # With a parent of its own: process 1 of a namespace is no process like others.
+        [*isolated, "sh", "-c", '"$@"; exit $?', "sh", sys.executable, str(script)],
         capture_output=True,
         text=True,
         timeout=50,
