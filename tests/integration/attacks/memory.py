@@ -6,7 +6,7 @@ import ctypes
 import mmap
 import os
 
-from tests.integration.attacks.common import GRANTED, NR, cstring, libc, memory, syscall, trial
+from tests.integration.attacks.common import GRANTED, cstring, libc, memory, syscall, trial
 
 READ, WRITE, EXECUTE = 1, 2, 4
 PRIVATE_ANONYMOUS = 0x22
@@ -88,11 +88,9 @@ def _() -> object:
     return syscall("mprotect", memory(), 4096, READ | EXECUTE | 0x01000000) == 0
 
 
-if "pkey_mprotect" in NR:
-
-    @trial("pkey_mprotect to executable", call="pkey_mprotect")
-    def _() -> object:
-        return syscall("pkey_mprotect", memory(), 4096, READ | EXECUTE, -1) == 0
+@trial("pkey_mprotect to executable", call="pkey_mprotect", only_with="pkey_mprotect")
+def _() -> object:
+    return syscall("pkey_mprotect", memory(), 4096, READ | EXECUTE, -1) == 0
 
 
 @trial("memory moved by mremap")
@@ -145,11 +143,9 @@ def _() -> object:
     return syscall("map_shadow_stack", 0, 4096, 0) > 0
 
 
-if "uselib" in NR:
-
-    @trial("uselib", call="uselib", not_shown="gone from most kernels")
-    def _() -> object:
-        return syscall("uselib", cstring(GRANTED.encode())) == 0
+@trial("uselib", call="uselib", not_shown="gone from most kernels", only_with="uselib")
+def _() -> object:
+    return syscall("uselib", cstring(GRANTED.encode())) == 0
 
 
 @trial("userfaultfd", call="userfaultfd", not_shown="without rights only for faults of its own code")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 
 from tests.integration.attacks.common import (
-    NR,
     child_of,
     cstring,
     libc,
@@ -103,15 +102,14 @@ def _() -> object:
     return os.waitpid(child, 0)[0] == child
 
 
-if "fork" in NR:  # x86-64 has these calls of its own
+@trial("the system call fork", call="fork", only_with="fork")
+def _() -> object:
+    return child_of("fork")
 
-    @trial("the system call fork", call="fork")
-    def _() -> object:
-        return child_of("fork")
 
-    @trial("vfork", call="vfork", not_shown="its child would return into a frame that is used again")
-    def _() -> object:
-        return "probe" in __name__ and syscall("vfork") >= 0
+@trial("vfork", call="vfork", only_with="vfork", not_shown="its child would return into a frame in use")
+def _() -> object:
+    return "probe" in __name__ and syscall("vfork") >= 0
 
 
 @trial("clone, a plain process", call="clone")

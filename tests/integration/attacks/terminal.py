@@ -50,7 +50,8 @@ for _name, _request in REQUESTS.items():
         if request in (0x5402, 0x5403) and terminal:
             syscall("ioctl", terminal, 0x5401, buffer)  # what it is set to, the same again
         fds = (terminal,) if terminal else (0, 1, 2, 5, 6)
-        return any(syscall("ioctl", fd, request, buffer) >= 0 for fd in fds)
+        argument = 0 if request in (0x5409, 0x540B) else buffer  # TCSBRK and TCFLSH take a number
+        return any(syscall("ioctl", fd, request, argument) >= 0 for fd in fds)
 
 
 @trial("a terminal of its own", call="openat", path="/dev/ptmx")
@@ -110,7 +111,7 @@ def _() -> object:
 
 @trial("blocking reads of the supervisor's pipe", call="fcntl")
 def _() -> object:
-    """O_NONBLOCK lies in the open file, which both sides of a copied descriptor share: F_SETFL would reach."""
+    """O_NONBLOCK lies in the open file, which all copies of a descriptor share: F_SETFL would reach."""
     fd = 0
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL))
     return True
