@@ -186,9 +186,9 @@ class Session:
             kill_on_open=policy.breach.on_denied_open == "kill",
             kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
         )
-        loop.start()
-        if self._killed is not None:
+        if self._killed is not None:  # before it runs, or it would find a dead worker without a reason
             loop.kill(self._killed)
+        loop.start()
         if not loop.sealed.wait(START_SECONDS):
             loop.error = loop.error or WorkerError("the engine did not start in time")
             loop.kill("the engine did not start in time")
