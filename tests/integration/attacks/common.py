@@ -14,9 +14,8 @@ from typing import Any
 # Given before the text runs: where things lie, and the system calls of this machine by name.
 NR: dict[str, int] = {}
 FOLDER = ""
-"""The granted folder; ``SECRET`` lies beside it, ``GRANTED`` in it."""
+"""The granted folder; ``GRANTED`` lies in it."""
 GRANTED = ""
-SECRET = ""
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long

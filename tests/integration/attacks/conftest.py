@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -40,13 +41,24 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def place(open_tmp: Path) -> Path:
-    """``papers`` is granted: granted.txt, out.txt (a link out), hard.txt. secret.txt lies beside it."""
+    """``papers`` is granted, with links, second names and special files in it; secret.txt lies beside it."""
     papers = open_tmp / "papers"
     papers.mkdir()
     (papers / "granted.txt").write_text("granted" * 1000)
     (open_tmp / "secret.txt").write_text("secret")
     (papers / "out.txt").symlink_to(open_tmp / "secret.txt")
     os.link(open_tmp / "secret.txt", papers / "hard.txt")
+    (papers / "sub").mkdir()
+    (papers / "relative.txt").symlink_to("../secret.txt")
+    (papers / "chain.txt").symlink_to("sub/link.txt")
+    (papers / "sub" / "link.txt").symlink_to(open_tmp / "secret.txt")
+    (papers / "way").symlink_to(open_tmp)
+    (papers / "magic").symlink_to("/proc/self/root")
+    os.mkfifo(papers / "fifo.txt")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(papers / "socket.txt"))
+    if os.geteuid() == 0:
+        os.mknod(papers / "device.txt", 0o20666, os.makedev(1, 5))  # what /dev/zero is
     for path in [open_tmp, *open_tmp.rglob("*")]:
         os.chown(path, os.stat(open_tmp).st_uid, os.stat(open_tmp).st_gid, follow_symlinks=False)
     return open_tmp
@@ -79,8 +91,8 @@ def text_of(category: str, place: Path) -> str:
     texts = [OURS.sub("", (HERE / f"{name}.py").read_text()) for name in ("common", category)]
     body = "\n".join(text.replace("from __future__ import annotations", "") for text in texts)
     given = f"NR = {NR!r}\nFOLDER = {str(place / 'papers')!r}\n"
-    given += "GRANTED = FOLDER + '/granted.txt'\nSECRET = FOLDER + '/../secret.txt'\n"
-    declared = re.compile(r'^(NR|FOLDER|GRANTED|SECRET)\b.*=.*\n("""(.|\n)*?"""\n)?', re.MULTILINE)
+    given += "GRANTED = FOLDER + '/granted.txt'\n"
+    declared = re.compile(r'^(NR|FOLDER|GRANTED)\b.*=.*\n("""(.|\n)*?"""\n)?', re.MULTILINE)
     return "from __future__ import annotations\n" + given + declared.sub("", body)
 
 

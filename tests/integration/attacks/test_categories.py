@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.attacks.conftest import Caged, outside, text_of
 
-CATEGORIES = ("processes", "network", "memory", "ipc", "surface", "terminal")
+CATEGORIES = ("files", "processes", "network", "memory", "ipc", "surface", "terminal")
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
