@@ -80,6 +80,7 @@ class Together:
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, self.ours)
         with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{self.worker}/task"):
-                with contextlib.suppress(OSError):  # it has ended meanwhile
-                    os.sched_setaffinity(int(thread), self.theirs)
+            for _twice in range(2):  # a thread may be born of one that was still held while they were listed
+                for thread in os.listdir(f"/proc/{self.worker}/task"):
+                    with contextlib.suppress(OSError):  # it has ended meanwhile
+                        os.sched_setaffinity(int(thread), self.theirs)

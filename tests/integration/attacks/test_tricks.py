@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -485,3 +486,60 @@ def test_the_first_breach_ends_it_where_the_policy_says_so(
     kinds = [entry["kind"] for entry in out["log"]]
     assert kinds[-3:] == ["denial", "breach", "session.end"], kinds
     assert verify(str(place / "state")).ok
+
+
+def test_nothing_of_the_parents_environment_is_in_its_memory(
+    place: Path, caged: Caged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel puts arguments and environment of a program at the end of its stack."""
+    monkeypatch.setenv("ANCHORHOLD_TEST_MARK", "a-password-of-the-parent")
+    body = """
+def attempt():
+    at = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "__libc_stack_end").value & ~4095
+    found = b""
+    while syscall("madvise", at, 4096, 0) == 0:
+        found += ctypes.string_at(at, 4096)
+        at += 4096
+    return json.dumps([word.decode("latin-1") for word in found.split(b"\\0") if len(word) > 3])
+"""
+    out = caged(source(place, body))
+    words = json.loads(out["answer"])
+    assert any(word.endswith("launcher.py") for word in words)  # its own arguments are there
+    assert not [word for word in words if "password" in word or re.match(r"[A-Za-z_]\w*=", word)]
+
+
+TERMINAL = """
+import sys
+from pathlib import Path
+from anchorhold.audit.log import Log
+from anchorhold.supervisor.session import Session
+from tests.integration import cells
+state, model = map(Path, sys.argv[1:])
+log = Log.open(state)
+rules = cells.policy(model)
+session = Session(rules, log, state_dir=state, entry=cells.PROBE, config={"source": "def attempt(): pass"})
+session.start()
+def terminal(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[4])
+print("found", terminal("self"), terminal(session._launched.pid), terminal(session._loop.child_pid))
+session.close()
+log.close()
+"""
+
+
+def test_started_from_a_terminal_it_has_none(place: Path, demo_model: Path) -> None:
+    script = place / "terminal.py"
+    script.write_text(TERMINAL)
+    command = f"{sys.executable} {script} {place / 'state'} {demo_model}"
+    environment = {**os.environ, "PYTHONPATH": f"{TOP}:{TOP / 'daemon'}"}
+    done = subprocess.run(
+        ["script", "-q", "-e", "-c", command, "/dev/null"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+    ours, launcher, worker = map(int, done.stdout.split("found ")[1].split()[:3])
+    assert ours != 0 and launcher == worker == 0
