@@ -125,7 +125,7 @@ class Limits:
         else:
             self._tasks_watched = True
             self.mechanisms["tasks"] = (
-                f"{policy.tasks} threads: RLIMIT_NPROC within its user namespace, "
+                f"{policy.tasks} threads: RLIMIT_NPROC where it has a user namespace of its own, "
                 f"looked at every {WATCH_SECONDS} s"
             )
         if policy.wall_clock is not None:
