@@ -59,6 +59,8 @@ def place(open_tmp: Path) -> Path:
         listener.bind(str(papers / "socket.txt"))
     if os.geteuid() == 0:
         os.mknod(papers / "device.txt", 0o20666, os.makedev(1, 5))  # what /dev/zero is
+    else:
+        (papers / "device.txt").symlink_to("/dev/zero")  # nobody else can make one
     for path in [open_tmp, *open_tmp.rglob("*")]:
         os.chown(path, os.stat(open_tmp).st_uid, os.stat(open_tmp).st_gid, follow_symlinks=False)
     return open_tmp
