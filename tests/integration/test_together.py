@@ -16,8 +16,13 @@ def processors():
     mask = ctypes.create_string_buffer(128)
     libc.sched_getaffinity(0, 128, mask)
     return sum(byte.bit_count() for byte in mask.raw)
+def boot():
+    global booted
+    for number in range(200):
+        os.path.exists(os.__file__ + str(number))
+    booted = processors()
 def attempt():
-    time.sleep(0.1)  # boot asked a lot
+    time.sleep(0.1)
     seen = [processors()]
     for _ in range(200):
         os.close(os.open(PATH, os.O_RDONLY))
@@ -34,7 +39,7 @@ def attempt():
     time.sleep(0.2)
     seen.append(processors())
     thread.join()
-    return json.dumps([seen, of_thread])
+    return json.dumps([seen, of_thread, booted])
 """
 
 
@@ -46,8 +51,9 @@ def test_they_share_one_while_it_asks_and_all_afterwards(
     rules = cells.policy(demo_model, read=(tmp_path,))
     before = os.sched_getaffinity(0)
     out = cells.run(state_dir, rules, f"PATH = {str(file)!r}\n" + SOURCE)
-    (first, asking, after), (born, grown) = json.loads(out.answer)
+    (first, asking, after), (born, grown), booted = json.loads(out.answer)
     every = len(before)
+    assert booted == every  # libraries plan by what they find when they are loaded
     assert first == after == grown == every
     # On one processor there is nothing to share, and on a busy machine a question may come late now and then.
     assert {asking, born} <= {1, every}

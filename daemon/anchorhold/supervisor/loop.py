@@ -249,16 +249,19 @@ class Loop(threading.Thread):
         if self.stage == "sealing":
             self._see_the_trial(broker)
             return
-        together = self._together
-        assert together is not None
-        together.asked(broker.handle_one())
+        self._answer_one(broker)
         listener = select.poll()
         listener.register(broker.listener, select.POLLIN)
         for _more in range(BATCH):
             waiting = listener.poll(0)
             if not waiting or not waiting[0][1] & select.POLLIN:
                 return
-            together.asked(broker.handle_one())
+            self._answer_one(broker)
+
+    def _answer_one(self, broker: Broker) -> None:
+        thread = broker.handle_one()
+        if self._together is not None:
+            self._together.asked(thread)
 
     def _see_the_trial(self, broker: Broker) -> None:
         """The launcher's own trial must come as a question on the sealed listener: so the seal holds.
@@ -279,6 +282,8 @@ class Loop(threading.Thread):
             trial="executable mapping refused",
         )
         seccomp.respond(broker.listener, asked.id, 0, 1)
+        # Not in boot: libraries count the processors when they are loaded, and plan for as many.
+        self._together = Together(self.child_pid, self.limits.processors)
         self.stage = "serving"
         self.sealed.set()
 
@@ -320,7 +325,6 @@ class Loop(threading.Thread):
             kill_on_open=self.kill_on_open,
             kill_on_syscall=self.kill_on_syscall,
         )
-        self._together = Together(self.child_pid, self.limits.processors)
         self._listen(listener, "boot")
         self.on_cell(message.prefixed("held."), message.prefixed("missing."))
         self.stage = "boot"
