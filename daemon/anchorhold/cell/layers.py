@@ -110,13 +110,12 @@ class Root:
     def apply(self) -> None:
         mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE, None)
         # Any directory does as a mount point for a moment; this one exists wherever Linux runs.
-        flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+        flags = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC | mounts.MS_RDONLY
         mounts.mount("anchorhold", "/proc", "tmpfs", flags, "size=4k,nr_inodes=1,mode=0555")
         os.chdir("/proc")
         mounts.pivot_root(".", ".")
         mounts.umount2(".", mounts.MNT_DETACH)
         os.chdir("/")
-        mounts.mount(None, "/", None, mounts.MS_REMOUNT | mounts.MS_BIND | mounts.MS_RDONLY | flags, None)
 
     def describe(self) -> str:
         return "an empty read-only root: there is no file in the cell"

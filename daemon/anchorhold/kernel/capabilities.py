@@ -61,6 +61,7 @@ SECUREBITS_LOCKED = (
 _prctl = libc.prepare(ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _HEADER = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0)
 _SETS = struct.Struct("=6I")  # two of {effective, permitted, inheritable}: the low and the high 32
+libc.buffer_type(_SETS.size)
 
 
 def names(mask: int) -> list[str]:

@@ -63,4 +63,18 @@ def path_bytes(path: str | bytes, call: str) -> bytes:
 
 def buffer(size: int) -> ctypes.Array[ctypes.c_char]:
     """Memory of ``size`` zero bytes for the kernel to write into; its ``raw`` is what it wrote."""
-    return ctypes.create_string_buffer(size)
+    return buffer_type(size)()
+
+
+def buffer_type(size: int) -> type[ctypes.Array[ctypes.c_char]]:
+    """The type of such memory, made once: making one costs more than a system call, above all after a fork.
+
+    A module that runs between fork and seal asks for its types when it is loaded.
+    """
+    kind = _types.get(size)
+    if kind is None:
+        kind = _types[size] = ctypes.c_char * size
+    return kind
+
+
+_types: dict[int, type[ctypes.Array[ctypes.c_char]]] = {}

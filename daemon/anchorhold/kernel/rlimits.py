@@ -35,6 +35,7 @@ RLIMITS = {
 
 _LIMIT = struct.Struct("=QQ")
 _MAX = 2**64 - 1
+libc.buffer_type(_LIMIT.size)
 _HINTS = {
     errno.EPERM: "Only CAP_SYS_RESOURCE may raise a hard limit",
     errno.EINVAL: "The soft limit must not exceed the hard one",
