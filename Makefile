@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-fast bench lint format setup lock clean
+.PHONY: help run test test-fast test-vm bench lint format setup lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -34,6 +34,10 @@ test-fast: ## only the tests that take no more than a few seconds each; no cover
 bench: ## measure against the peers that are installed, and print the table
 	@tools/set-up dev
 	$(BIN)/python -m tests.bench $(BENCH)
+
+test-vm: ## the limits and attacks in a virtual machine with systemd and cgroup v2; takes half an hour
+	@tools/set-up dev
+	tests/vm/run $(VM)
 
 lint: ## format check, lint, strict types
 	@tools/set-up dev

@@ -26,7 +26,7 @@ service() { systemd-run --quiet --wait --pipe -p TimeoutStopSec=5 -E PYTHONPATH 
 tests=("$python" -m pytest -q -p no:cacheprovider --color=no --tb=short --timeout=240)
 
 limits=("${tests[@]}" tests/vm/limits.py)
-attacks=("${tests[@]}" tests/integration/attacks tests/integration/test_attacks.py)
+attacks=("${tests[@]}" tests/integration/attacks)
 scope=(as_someone systemd-run --user --scope --quiet --working-directory="$PWD")
 
 check root-service service -p Delegate=yes "${limits[@]}"
