@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 
 from anchorhold.supervisor import together
@@ -76,3 +77,17 @@ def test_a_kernel_that_refuses_is_left_alone() -> None:
         pair.asked(1 << 22)
     assert not pair.held and not pair.possible
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_thread_that_is_not_the_workers_is_left_alone() -> None:
+    before = os.sched_getaffinity(0)
+    other = subprocess.Popen(["sleep", "10"])
+    try:
+        pair = together.Together(os.getpid(), before)
+        pair.possible = True
+        for _ in range(3 * together.ROW):
+            pair.asked(other.pid)
+        assert not pair.held and os.sched_getaffinity(other.pid) == before
+    finally:
+        other.kill()
+        other.wait()

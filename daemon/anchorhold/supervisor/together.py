@@ -63,7 +63,10 @@ class Together:
         if processor not in self.theirs:
             processor = min(self.theirs & self.ours)
         try:
-            os.listdir(f"/proc/{self.worker}/task")  # else nobody could be let go again
+            # What cannot be listed could not be let go again; a number that is gone may be somebody else's now.
+            if str(thread) not in os.listdir(f"/proc/{self.worker}/task"):
+                self._row = 0
+                return
             os.sched_setaffinity(thread, {processor})
             self.held = True
             os.sched_setaffinity(0, {processor})
