@@ -63,7 +63,7 @@ class Together:
         if processor not in self.theirs:
             processor = min(self.theirs & self.ours)
         try:
-            # What cannot be listed could not be let go again; a number that is gone may be somebody else's now.
+            # What cannot be listed could not be let go again; a number that is gone may be another's by now.
             if str(thread) not in os.listdir(f"/proc/{self.worker}/task"):
                 self._row = 0
                 return
