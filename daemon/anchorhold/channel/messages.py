@@ -126,10 +126,12 @@ FROM_WORKER: dict[str, dict[str, Check]] = {
     "progress": {"stage": text, "done": count, "total": count},
     "document": {
         "path": path,
-        "outcome": _one_of("used", "partial", "unused", "skipped"),
+        "outcome": _one_of("used", "partial", "skipped"),
         "reason": text,
         "tokens": count,
     },
+    # Of a large folder nearly all documents: told together, or telling would take as long as reading.
+    "unused": {"paths": _list(path, MOST_NAMES), "reason": text},
     "token": {"id": count, "text": text},
     "done": {
         "id": count,

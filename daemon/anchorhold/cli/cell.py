@@ -125,6 +125,10 @@ class Cell:
             result.documents.append(event)
             if event.outcome == "skipped":
                 late.append(event) if result.parts else self._tell(event)
+        elif isinstance(event, events.Unused):
+            if len(result.documents) + len(event.paths) > MOST_DOCUMENTS:
+                raise WorkerError("the worker reports files without end")
+            result.documents += [events.Document(path, "unused", event.reason, 0) for path in event.paths]
         elif isinstance(event, events.Done):
             result.ended = event
         elif result.parts:

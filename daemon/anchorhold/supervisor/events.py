@@ -27,8 +27,17 @@ class Progress(Event):
         self.stage, self.done, self.total = stage, done, total
 
 
+class Unused(Event):
+    """Documents that were read and left out of the prompt, and why."""
+
+    __slots__ = ("paths", "reason")
+
+    def __init__(self, paths: list[str], reason: str) -> None:
+        self.paths, self.reason = paths, reason
+
+
 class Document(Event):
-    """What became of one document: "used", "partial", "unused" or "skipped", and why."""
+    """What became of one document: "used", "partial" or "skipped", and why; "unused" for those above."""
 
     __slots__ = ("outcome", "path", "reason", "tokens")
 

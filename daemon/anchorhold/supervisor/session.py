@@ -369,6 +369,8 @@ class Session:
             loop.events.put(
                 events.Document(message["path"], message["outcome"], message["reason"], message["tokens"])
             )
+        elif kind == "unused":
+            loop.events.put(events.Unused(message["paths"], message["reason"]))
         elif kind == "done":
             self._request_end(
                 message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"]

@@ -19,6 +19,10 @@ from anchorhold.worker.template import ChatTemplate, Turn
 _MOST_NAMED = 500  # files whose tokens are named in an error
 _MOST_COUNTED = 4 << 20  # characters of one text whose tokens are counted; beyond, they are extrapolated
 _PIECE = 1 << 16
+_BETTER = "other passages go better with the question"
+_TOGETHER = (
+    100_000  # characters of paths in one message: as JSON at most six times that, below a frame's limit
+)
 _QUARTER = 4  # of the context is kept for the answer, or all of max_tokens if that is less
 
 
@@ -211,19 +215,28 @@ class Answerer:
     def _report(self, material: Material, parts: list[select.Part], work: _Work) -> None:
         """What became of each document."""
         held = {id(part.document): part for part in parts}
+        unused: list[str] = []
+        room = _TOGETHER
         for document in material.documents:
             if document.path is None:
                 continue
             part = held.get(id(document))
-            outcome = "unused" if part is None else "used" if part.whole else "partial"
-            reason = "" if outcome == "used" else "other passages go better with the question"
+            if part is None:
+                unused.append(document.path)
+                room -= len(document.path)
+                if room < 0:
+                    self._outbox.hold("unused", paths=unused, reason=_BETTER)
+                    unused, room = [], _TOGETHER
+                continue
             self._outbox.hold(
                 "document",
                 path=document.path,
-                outcome=outcome,
-                reason=reason,
-                tokens=part.tokens if part is not None else 0,
+                outcome="used" if part.whole else "partial",
+                reason="" if part.whole else _BETTER,
+                tokens=part.tokens,
             )
+        if unused:
+            self._outbox.hold("unused", paths=unused, reason=_BETTER)
         work.files = [part.document.path for part in parts if part.document.path is not None]
         self._outbox.flush()
 

@@ -40,6 +40,7 @@ FROM_WORKER: list[dict[str, Any]] = [
     {"type": "loaded", "context": 1, "trained_context": 2, "threads": 3, "description": "d"},
     {"type": "progress", "stage": "read", "done": 1, "total": 2},
     {"type": "document", "path": "/a\udc80", "outcome": "skipped", "reason": "empty", "tokens": 0},
+    {"type": "unused", "paths": ["/a\udc80", "/b"], "reason": "others go better"},
     {"type": "token", "id": 1, "text": "\x1b[31m€"},
     {
         "type": "done",

@@ -59,6 +59,8 @@ class Player:
                 yield events.Token(values[0])
         elif kind == "document":
             yield events.Document(*values)
+        elif kind == "unused":
+            yield events.Unused(*values)
         elif kind == "progress":
             yield events.Progress(*values)
         elif kind == "phase":

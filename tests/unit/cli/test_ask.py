@@ -155,9 +155,9 @@ def test_a_worker_without_end(
     assert stage.main([["tokens", "abc", 1000]], "ask", *MODEL, "Q") == 1
     out, err = capfd.readouterr()
     assert out == "abcabcabc\n" and "answer without end" in err
-    many: Steps = [["document", "/a", "unused", "", 0]] * 3
-    assert stage.main(many, "ask", *MODEL, "Q") == 1
-    assert "reports files without end" in capfd.readouterr().err
+    for many in ([["document", "/a", "used", "", 0]] * 3, [["unused", ["/a"] * 3, ""]]):
+        assert stage.main(many, "ask", *MODEL, "Q") == 1
+        assert "reports files without end" in capfd.readouterr().err
 
 
 def test_many_skipped_files_are_summed_up_and_late_ones_wait(

@@ -132,6 +132,10 @@ class Answer:
         self.end = found[-1]
         self.text = "".join(message["text"] for message in found if message["type"] == "token")
         self.documents = {message["path"]: message for message in found if message["type"] == "document"}
+        for message in found:
+            if message["type"] == "unused":
+                told = {"outcome": "unused", "reason": message["reason"], "tokens": 0}
+                self.documents.update({path: {"path": path, **told} for path in message["paths"]})
 
     def outcomes(self) -> dict[str, str]:
         return {os.path.basename(path): message["outcome"] for path, message in self.documents.items()}
