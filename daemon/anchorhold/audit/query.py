@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 PATH_FIELDS = ("path", "resolved")
+KINDS = (
+    "session.start", "session.sealed", "grant", "list", "denial", "breach", "request.start", "request.end",
+    "policy.load", "limit", "kill", "session.end", "log.recovered",
+)  # fmt: skip
+"""Every kind of entry that there is (docs/audit-log.md)."""
 
 
 def entries(

@@ -65,7 +65,7 @@ class Recorder:
                 "phase": self.phase,
             },
         )
-        if cls == "data":
+        if cls in ("data", "stdin"):
             self.shown[resolved] = (sha256, size)
 
     def listing(self, path: bytes, resolved: bytes, cls: str, names: int, hidden: int) -> None:

@@ -15,6 +15,7 @@ from anchorhold.cli.output import STDOUT, Answer, Notes, write_all
 from anchorhold.cli.signals import Guard, interruptions
 from anchorhold.cli.state import state_dir
 from anchorhold.cli.summary import as_json, end_of_answer, seen_line
+from anchorhold.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ sends nothing for 2 seconds is left alone (a note says so); --file - waits for i
 standard input is the question.
 
 --json prints one object when the answer is complete: v, answer, reason, session, model, policy, usage,
-files, documents, shown, refused, layers. After an error there is none.
+files, documents, shown, refused, layers, missing, hidden. After an error there is none.
 """
 
 
@@ -60,15 +61,24 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
     notes = Notes()
     with Guard() as guard, interruptions(guard):
         policy = choices.policy(state)
+        typed = question is None
         if question is None:
+            if choices.stdin_asked:
+                raise UsageError(
+                    "--file - needs the question as an argument: standard input is one thing only"
+                )
             question = read_question(notes.line)
+        elif not question.strip():
+            raise UsageError("no question: it is empty")
         cell = Cell(policy, state, choices.named_files(), guard, notes)
         outcome = "failed"
         try:
             try:
                 cell.start()
                 guard.watch_output()
-                material = read_material(notes.line, asked=choices.stdin_asked, started=started)
+                material = None
+                if not typed:
+                    material = read_material(notes.line, asked=choices.stdin_asked, started=started)
                 request = choices.request(question, material=material)
                 result = cell.ask(request, None if as_object else Answer())
                 outcome = "done"
@@ -78,7 +88,7 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
             try:
                 cell.close("interrupted" if guard.stopped else outcome)
             finally:
-                for line in end_of_answer(cell.result) if cell.result.complete else []:
+                for line in end_of_answer(cell.result, cell.summary) if cell.result.complete else []:
                     notes.mark(line)
                 if cell.started:
                     notes.mark(seen_line(cell.summary, cell.result.documents))

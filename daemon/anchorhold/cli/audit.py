@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from anchorhold.cli import terminal
+from anchorhold.cli.output import Notes
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
 
@@ -126,8 +127,11 @@ def list_(
     as_json: bool,
 ) -> None:
     """List what was granted, refused and done, oldest first."""
-    from anchorhold.audit.query import entries
+    from anchorhold.audit.query import KINDS, entries
 
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise UsageError(f"no kind of entry is called {ascii(unknown[0])}", hint=f"Kinds: {', '.join(KINDS)}")
     found = entries(
         state_dir(ctx),
         session=session,
@@ -136,12 +140,14 @@ def list_(
         since=_moment(since),
         until=_moment(until, end=True),
     )
-    heading = not as_json
+    none = True
     for entry in found:
-        if heading:
+        if none and not as_json:
             _print(HEADING)
-            heading = False
+        none = False
         _print(json.dumps(entry) if as_json else _line(entry))
+    if none:
+        Notes().line("no entry matches")
 
 
 @audit.command()

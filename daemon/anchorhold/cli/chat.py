@@ -161,7 +161,7 @@ class Chat:
             {"role": "user", "content": question},
             {"role": "assistant", "content": result.text},
         ]
-        for line in end_of_answer(result):
+        for line in end_of_answer(result, cell.summary):
             self._notes.mark(line)
 
     def _start(self) -> Cell:

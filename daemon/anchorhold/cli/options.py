@@ -20,6 +20,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 STDIN_NAME = "-"
 
 
+class Unchecked(click.Path):
+    """A path that the shell completes. The policy looks at it, and its errors say what to do."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value
+
+
 def _a_number(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
     """click's range lets nan through, which is in no range."""
     if math.isnan(value):
@@ -33,15 +40,15 @@ def shared_options(function: F) -> F:
         click.option(
             "--policy",
             metavar="FILE",
-            type=click.Path(),
+            type=Unchecked(),
             help="Policy file; other options narrow or extend it.",
         ),
-        click.option("--model", metavar="FILE", type=click.Path(), help="Model file (GGUF), or demo."),
+        click.option("--model", metavar="FILE", type=Unchecked(), help="Model file (GGUF), or demo."),
         click.option(
             "--data",
             metavar="DIR",
             multiple=True,
-            type=click.Path(file_okay=False),
+            type=Unchecked(file_okay=False),
             help="Folder the model may read. Repeatable.",
         ),
         click.option(
@@ -49,7 +56,7 @@ def shared_options(function: F) -> F:
             "files",
             metavar="FILE",
             multiple=True,
-            type=click.Path(),
+            type=Unchecked(),
             help="File to show whole. Repeatable.",
         ),
         click.option(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SESSION_DIGITS = 12  # of the session's id, in lines for people; `audit show` takes any unique beginning
 LEFT_TO_LIMITS = frozenset({"cgroup"})  # its work is done by other means, which the log names limit by limit
+STDIN = "-"  # as the log names it
 MOST_NAMES = 20
 MOST_EXAMPLES = 3
 
@@ -26,9 +27,11 @@ MOST_EXAMPLES = 3
 def seen_line(summary: Summary, documents: Iterable[Document]) -> str:
     """``seen: 3 files, 41 kB (2 whole, 1 in part) · refused: nothing · session … · anchorhold audit …``"""
     session = summary.session[:SESSION_DIGITS]
+    hidden = [f"hidden by data.deny: {count(summary.hidden, 'name')}"] * bool(summary.hidden)
     parts = [
         f"seen: {_shown(summary, documents)}",
         f"refused: {_refused(summary)}",
+        *hidden,
         f"session {session}",
         f"anchorhold audit show {session}",
     ]
@@ -46,10 +49,11 @@ def weaker_line(summary: Summary) -> str | None:
 
 
 def _shown(summary: Summary, documents: Iterable[Document]) -> str:
-    if not summary.shown:
-        return "nothing"
-    total = sum(size for _path, _sha256, size in summary.shown)
-    text = f"{count(len(summary.shown), 'file')}, {human_size(total)}"
+    files = [size for path, _sha256, size in summary.shown if path != STDIN]
+    typed = [f"standard input, {human_size(size)}" for path, _sha256, size in summary.shown if path == STDIN]
+    if not files:
+        return typed[-1] if typed else "nothing"
+    text = " and ".join([f"{count(len(files), 'file')}, {human_size(sum(files))}", *typed[-1:]])
     outcomes = [document.outcome for document in documents]
     whole, part = outcomes.count("used"), outcomes.count("partial")
     words = [f"{whole} whole"] * bool(whole) + [f"{part} in part"] * bool(part)
@@ -70,18 +74,22 @@ def _refused(summary: Summary) -> str:
     return f"{count(total, 'request')} ({', '.join(examples)})" if examples else count(total, "request")
 
 
-def from_line(files: Sequence[str]) -> str:
-    """``from: roof.pdf, notes/harbour.md``: the files whose text was in the prompt, by short names."""
-    if not files:
+def from_line(files: Sequence[str], *, typed: bool = False) -> str:
+    """``from: roof.pdf, notes/harbour.md``: the files whose text was in the prompt, by short names.
+
+    typed: standard input was, too.
+    """
+    names = ["standard input"] * typed + [quote(name) for name in short_names(files)]
+    if not names:
         return "from: no file"
-    names = [quote(name) for name in short_names(files)]
     more = [f"… and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return "from: " + ", ".join(names[:MOST_NAMES] + more)
 
 
-def end_of_answer(result: Result) -> list[str]:
+def end_of_answer(result: Result, summary: Summary) -> list[str]:
     """The lines that end a complete answer."""
-    lines = [from_line(result.done.files)]
+    typed = any(path == STDIN for path, _sha256, _size in summary.shown)
+    lines = [from_line(result.done.files, typed=typed)]
     if result.done.reason == "length":
         lines.insert(0, f"cut: the answer reached {count(result.done.output_tokens, 'token')} (--max-tokens)")
     return lines
@@ -132,6 +140,7 @@ def as_json(
         },
         "layers": dict(summary.layers),
         "missing": dict(summary.missing),
+        "hidden": summary.hidden,
     }
 
 

@@ -73,8 +73,9 @@ class Summary:
     """What a session was shown and refused, from the supervisor's own books."""
 
     def __init__(
-        self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str
+        self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str, hidden: int
     ) -> None:
+        """hidden: names in listings that the policy's deny patterns hid."""
         self.session = recorder.session
         self.shown = [(text(path), digest, size) for path, (digest, size) in recorder.shown.items()]
         self.refused_total = recorder.denied
@@ -82,7 +83,7 @@ class Summary:
             (text(path) if path else call, why, times)
             for (call, path, why), times in recorder.examples.items()
         ]
-        self.layers, self.missing, self.phase = layers, missing, phase
+        self.layers, self.missing, self.phase, self.hidden = layers, missing, phase, hidden
 
 
 class Session:
@@ -119,6 +120,7 @@ class Session:
         self._killed: str | None = None
         self._next_request = self._answered = 0
         self._named: set[bytes] = set()
+        self._hidden: set[bytes] = set()
         self._output_salt = b""
         self._output = hashlib.sha256()
         self._lock = threading.Lock()
@@ -126,7 +128,7 @@ class Session:
     @property
     def summary(self) -> Summary:
         phase = self._loop.stage if self._loop is not None else "none"
-        return Summary(self.recorder, self.layers, self.missing, phase)
+        return Summary(self.recorder, self.layers, self.missing, phase, len(self._hidden))
 
     # ---- start --------------------------------------------------------------------------------
 
@@ -345,9 +347,13 @@ class Session:
         return {"salt": salt.hex(), "sha256": hashlib.sha256(salt + data).hexdigest()}
 
     def _skipped(self, path: bytes, reason: str) -> None:
-        """A name that a listing left out: the user hears of it, unless the policy's own pattern hides it."""
+        """A name that a listing left out: the user hears of it; of those that a pattern hides, how many."""
         loop = self._loop
-        if loop is None or reason.startswith("data.deny") or path in self._named:
+        if reason.startswith("data.deny"):
+            if len(self._hidden) < MOST_NAMED:
+                self._hidden.add(path)
+            return
+        if loop is None or path in self._named:
             return
         if len(self._named) < MOST_NAMED:
             self._named.add(path)
@@ -389,7 +395,8 @@ class Session:
             if message["id"] is not None:
                 self._request_end("failed: " + message["code"], 0, 0, [])
             details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
-            loop.events.put(WorkerError(message["message"], detail=details))
+            hint = f"The model is {self.policy.model.path!a}." if message["code"] == "bad_model" else ""
+            loop.events.put(WorkerError(message["message"], hint=hint, detail=details))
         elif kind == "loaded":
             loop.events.put(events.Phase("loaded"))
 

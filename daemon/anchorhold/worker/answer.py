@@ -205,10 +205,14 @@ class Answerer:
         }
         for part in sorted(parts, key=lambda part: -part.tokens)[:_MOST_NAMED]:
             detail[part.document.path or part.document.name] = part.tokens
-        what = f"{len(parts)} documents and the question" if parts else "the conversation"
+        number = len(parts)
+        what = "the conversation needs"
+        if parts:
+            what = f"{number} document{'s' * (number > 1)} and the question need"
         return Failure(
             "context_exceeded",
-            f"{what} need {needed} tokens; there is room for {room} of the context of {self._engine.context}",
+            f"{what} {needed} tokens; there is room for {room} of the context of {self._engine.context}"
+            " (model.context in a policy; of a folder given with --data the best passages are taken)",
             detail,
         )
 

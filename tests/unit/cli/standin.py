@@ -93,6 +93,7 @@ class Player:
             refused=self.refused,
             layers={"seccomp": "held"},
             missing={"cgroup": "none here"},
+            hidden=0,
             phase="sealed",
         )
 

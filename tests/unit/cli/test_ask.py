@@ -88,6 +88,7 @@ def test_object(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         "refused",
         "layers",
         "missing",
+        "hidden",
     ]
     assert found["v"] == 1 and found["reason"] == "stop" and found["session"].startswith("7f3a")
     assert found["model"] == str(stage.folder / "model.gguf")
@@ -425,3 +426,22 @@ def test_two_runs_at_once_share_a_state_folder(stage: Stage) -> None:
     children = [stage.child(ANSWER, "ask", *MODEL, "Q") for _ in range(2)]
     assert [child.wait() for child in children] == [0, 0]
     assert os.path.isdir(stage.folder / "state")
+
+
+@pytest.mark.parametrize("empty", ["", "   ", "\n"])
+def test_an_empty_question_is_none(stage: Stage, capfd: pytest.CaptureFixture[str], empty: str) -> None:
+    assert stage.main([["done", "stop"]], "ask", *MODEL, empty) == 2
+    assert "no question" in capfd.readouterr().err and stage.record == []
+
+
+def test_a_question_on_standard_input_leaves_nothing_to_say_of_it(stage: Stage) -> None:
+    child = stage.child([["token", "x"], ["done", "stop"]], "ask", *MODEL, stdin="pipe")
+    assert child.process.stdin is not None
+    child.process.stdin.write(b"What?")
+    child.process.stdin.close()
+    assert child.wait() == 0
+    assert b"standard input" not in child.stderr
+    refused = stage.child([["done", "stop"]], "ask", *MODEL, "--file", "-", stdin="pipe")
+    assert refused.process.stdin is not None
+    refused.process.stdin.close()
+    assert refused.wait() == 2 and b"needs the question as an argument" in refused.stderr

@@ -97,7 +97,7 @@ def test_list_as_json_is_the_entries_own_fields(run: Callable[..., Answer], stat
 def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     def count(*arguments: str) -> int:
         code, out, err = run("list", "--json", *arguments)
-        assert (code, err) == (0, "")
+        assert (code, err) == (0, "" if out else "no entry matches\n")
         return len(out.splitlines())
 
     assert count("--session", "aaaa1111") == 26
@@ -215,3 +215,18 @@ def test_a_damaged_entry_stops_the_list(run: Callable[..., Answer], state: Path)
     assert code == 1
     assert len(out.splitlines()) == 9  # what is before it
     assert "entry 9 " in err and "audit verify" in err
+
+
+def test_a_kind_that_there_is_not_is_a_mistake(run: Callable[..., Answer]) -> None:
+    code, out, err = run("list", "--kind", "grants")
+    assert (code, out) == (2, "") and "'grants'" in err and "Kinds: session.start, " in err
+
+
+def test_the_kinds_are_those_of_the_documentation() -> None:
+    from anchorhold.audit.query import KINDS
+    from tests.support import TOP
+
+    (row,) = [
+        line for line in (TOP / "docs/audit-log.md").read_text().splitlines() if line.startswith("| `kind`")
+    ]
+    assert set(KINDS) == set(row.split("|")[2].replace("`", "").replace(" ", "").split(","))
