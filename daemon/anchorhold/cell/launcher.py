@@ -33,6 +33,7 @@ FROM_SUPERVISOR_FD = 5
 TO_SUPERVISOR_FD = 6
 FIRST_FREE_FD = 7
 
+EPERM = 1
 SIGKILL = 9
 PROT_READ_EXEC = 0x5
 MAP_PRIVATE_ANONYMOUS = 0x22
@@ -180,7 +181,12 @@ def enter_namespaces(held: dict[str, str], missing: dict[str, str]) -> None:
             single.apply()
             held.update(single.describe())
         except OSError as error:
-            missing[name] = str(error) if name != "userns" else reason
+            if name == "userns":
+                missing[name] = reason
+            elif error.errno == EPERM and "userns" in missing:
+                missing[name] = "needs a user namespace, or root"
+            else:
+                missing[name] = str(error)
 
 
 def die_with_parent(alive: int) -> None:

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 import anchorhold
+from anchorhold.cli.options import Unchecked
 
 COMPLETE_VARIABLE = "_ANCHORHOLD_COMPLETE"
 
@@ -76,7 +77,7 @@ class LazyGroup(click.Group):
 )
 @click.option(
     "--state-dir",
-    type=click.Path(file_okay=False),
+    type=Unchecked(file_okay=False),
     metavar="DIR",
     help="Where the log and its key are kept.",
 )

@@ -246,7 +246,10 @@ class Session:
     def _demand(self, required: Iterable[str]) -> None:
         lacking = [name for name in required if name not in self.layers]
         if lacking:
-            reasons = "; ".join(f"{name}: {self.missing.get(name, 'not available')}" for name in lacking)
+            causes: dict[str, list[str]] = {}
+            for name in lacking:
+                causes.setdefault(self.missing.get(name, "not available"), []).append(name)
+            reasons = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in causes.items())
             raise LayerError(
                 f"required {'layers are' if len(lacking) > 1 else 'layer is'} missing: {reasons}",
                 hint="Nothing was started. [require] layers (or --require) decides what a cell must have.",

@@ -45,7 +45,8 @@ def gather(request: Message, readers: Readers, stop: StopFlag, outbox: Outbox) -
     if request["files"]:
         files, skipped = list(dict.fromkeys(request["files"])), []
     else:
-        outbox.progress("read", 0, 0)
+        if request["roots"]:
+            outbox.progress("read", 0, 0)
         found = walk(request["roots"], lambda: bool(stop))
         files, skipped = found.files, found.skipped
     for path, reason in skipped:
