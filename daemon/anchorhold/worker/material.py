@@ -53,6 +53,7 @@ def gather(request: Message, readers: Readers, stop: StopFlag, outbox: Outbox) -
         _skip(material, outbox, path, reason)
     names = names_of(files, [] if request["files"] else request["roots"])
     total = 0
+    seen: dict[str, str] = {}
     for number, path in enumerate(files):
         if stop:
             raise Cancelled
@@ -64,6 +65,15 @@ def gather(request: Message, readers: Readers, stop: StopFlag, outbox: Outbox) -
         except Skip as reason:
             _skip(material, outbox, path, str(reason))
             continue
+        if not material.whole:
+            # A second name of one file (a link within the folder), or a copy: once is enough for the prompt.
+            first = seen.setdefault(text, names[number])
+            if first != names[number]:
+                shown = first.encode(
+                    "utf-8", "backslashreplace"
+                ).decode()  # a reason is text, a name any bytes
+                _skip(material, outbox, path, f"the same text as {shown}")
+                continue
         total += len(text)
         material.documents.append(Document(path, names[number], text))
     return material

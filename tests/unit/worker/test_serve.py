@@ -125,6 +125,19 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(worker: Worker, folde
     assert sorted(map(os.path.basename, answer.end["files"])) == ["garden.md", "roof.txt"]
 
 
+def test_the_same_text_is_read_once(worker: Worker, folder: Path) -> None:
+    (folder / "b\udcff.txt").write_text("The ferry leaves at six.")
+    (folder / "copy.txt").write_text("The ferry leaves at six.")
+    (folder / "link.txt").symlink_to("copy.txt")
+    answer = worker.ask("When does the ferry leave?", roots=[str(folder)])
+    assert answer.outcomes()["b\udcff.txt"] == "used"
+    for name in ("copy.txt", "link.txt"):
+        assert answer.outcomes()[name] == "skipped"
+        assert answer.reasons()[name] == "the same text as b\\udcff.txt"
+    both = [str(folder / name) for name in ("copy.txt", "link.txt")]
+    assert set(worker.ask("When?", files=both).outcomes().values()) == {"used"}
+
+
 def test_no_document_left_is_a_failure(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
     one = worker.ask("What?", files=[str(tmp_path / "a.txt")])
