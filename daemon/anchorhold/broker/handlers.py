@@ -46,6 +46,7 @@ _HARMLESS = (
 )
 _DIRENT = struct.Struct("=QqHB")
 _OPEN_HOW = struct.Struct("=QQQ")
+_MOST_HOW = 4096  # as the kernel: a page
 DT_UNKNOWN = 0
 LISTINGS = 64 << 20
 """Bytes of listings that the worker may have begun to read and not read to their end."""
@@ -112,7 +113,12 @@ class Handlers:
         path = self._path(args[0], args[1])
         if args[3] < _OPEN_HOW.size:
             raise Fault(errno.EINVAL)
-        flags, _mode, _resolve = _OPEN_HOW.unpack(self.memory.read(args[2], _OPEN_HOW.size))
+        if args[3] > _MOST_HOW:
+            raise Fault(errno.E2BIG)
+        how = self.memory.read(args[2], args[3])
+        if any(how[_OPEN_HOW.size :]):
+            raise Fault(errno.E2BIG)  # of a newer kernel's, which this one does not know: openat2(2)
+        flags, _mode, _resolve = _OPEN_HOW.unpack_from(how)
         return self._open(asked.id, path, flags)
 
     def stat(self, asked: seccomp.Notification) -> int:

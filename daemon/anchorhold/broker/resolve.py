@@ -22,6 +22,10 @@ from anchorhold.kernel.openat2 import (
     openat2,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 MAX_LINKS = 40  # path_resolution(7)
 _PATH_ONLY = os.O_PATH | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -48,9 +52,13 @@ class Root:
     def close(self) -> None:
         os.close(self.fd)
 
-    def open_path(self, relative: bytes) -> tuple[int, bytes]:
+    def open_path(
+        self, relative: bytes, hidden: Callable[[bytes], str | None] = lambda _path: None
+    ) -> tuple[int, bytes]:
         """An ``O_PATH`` descriptor and the resolved path below the root.
 
+        hidden: the rule that hides a path below the root, if any; asked of each path that a link leads to,
+        before it is looked at, so that a link does not tell whether something hidden is there.
         Raises Absent if there is nothing, Refusal if the way leads out or cannot be gone.
         """
         name = self.name if self.is_file else relative or b"."
@@ -63,7 +71,7 @@ class Root:
                 if error.errno == errno.ELOOP:
                     if self.is_file:
                         raise outside("a link stands where the granted file was") from None
-                    return self._follow(relative)
+                    return self._follow(relative, hidden)
                 if error.errno != errno.EAGAIN:  # openat2(2): a rename elsewhere got in the way
                     raise self._explain(error, name) from None
         raise Refusal(errno.EACCES, "the folder kept changing while it was resolved", breach=False)
@@ -84,7 +92,7 @@ class Root:
             return outside("leads out of its root")
         return Refusal(errno.EACCES, f"this user may not reach it: {os.strerror(code)}", breach=False)
 
-    def _follow(self, relative: bytes) -> tuple[int, bytes]:
+    def _follow(self, relative: bytes, hidden: Callable[[bytes], str | None]) -> tuple[int, bytes]:
         pending = relative.split(b"/")[::-1]
         done: list[bytes] = []
         links = 0
@@ -97,7 +105,10 @@ class Root:
                     raise outside("a link leads out of its root")
                 done.pop()
                 continue
-            target = self._link(b"/".join((*done, part)))
+            here = b"/".join((*done, part))
+            if links and (rule := hidden(here)) is not None:
+                raise Refusal(errno.EACCES, f"a link to what {rule} hides", breach=True, rule=rule)
+            target = self._link(here)
             if target is None:
                 done.append(part)
                 continue

@@ -100,7 +100,8 @@ class DataView:
         if not decision.allowed:
             raise Refusal(errno.EACCES, decision.rule, breach=True, rule=decision.rule)
         root = self.roots[decision.root]
-        fd, relative = root.open_path(decision.relative)
+        index = decision.root
+        fd, relative = root.open_path(decision.relative, lambda path: self.matcher.hidden(index, path))
         try:
             if relative != decision.relative:
                 rule = self.matcher.hidden(decision.root, relative)

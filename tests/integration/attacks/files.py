@@ -101,12 +101,11 @@ def _() -> object:
     return readable(os.open("../secret.txt", os.O_RDONLY, dir_fd=os.open(FOLDER, os.O_RDONLY)))
 
 
-@trial("a descriptor of a folder and nothing")
+@trial("a descriptor of a folder and a name beside it", not_shown="a folder holds what is in it")
 def _() -> object:
     """The empty directory that stands for a folder is the worker's own: what can it be made to be?"""
     fd = os.open(FOLDER, os.O_RDONLY)
-    found = syscall("openat", fd, cstring(b"secret.txt"), 0)
-    return found >= 0 or not os.path.isdir(FOLDER) if "probe" in __name__ else True
+    return syscall("openat", fd, cstring(b"secret.txt"), 0) >= 0
 
 
 @trial("a descriptor of a granted file as a folder", not_shown="a file is no folder")
@@ -233,4 +232,4 @@ def _() -> object:
 
 @trial("who owns what it may read")
 def _() -> object:
-    return os.stat(GRANTED).st_uid != 65534 if "probe" in __name__ else True
+    return os.stat(GRANTED).st_uid != 65534

@@ -1,7 +1,7 @@
 """``python -m tests.integration.attacks.inside``: one cell in a process of its own, so that any user may.
 
 On standard input a JSON object: state, model, read, source, if need be kill, require, question, limits,
-unmeasured.
+unmeasured, deny.
 On standard output one too: answer, log, layers, missing, refused; or error, kind, exit, log.
 """
 
@@ -29,6 +29,7 @@ def run(wanted: Mapping[str, Any]) -> dict[str, Any]:
         kill=wanted.get("kill", False),
         require=tuple(wanted.get("require", ("seccomp", "landlock"))),
         limits=Limits(**wanted.get("limits", {})),
+        **({"deny": tuple(wanted["deny"])} if "deny" in wanted else {}),
     )
     try:
         out = cells.run(state, rules, wanted["source"], question=wanted.get("question", "go"))

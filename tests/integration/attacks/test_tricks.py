@@ -16,7 +16,7 @@ import pytest
 
 from anchorhold.verify.check import verify
 from tests.integration.attacks.conftest import Caged, text_of
-from tests.support import TOP, Runner
+from tests.support import TOP
 
 SWAPS = 20_000
 
@@ -419,45 +419,6 @@ def attempt():
     assert tiny == -22 and set(beside) == {-13} and odd == "odd"
     recorded = [str(entry["path"]) for entry in whole(place, out) if entry["kind"] == "grant"]
     assert f"{place}/papers/b\udcff.txt" in recorded
-
-
-MOUNT = (
-    "mkdir -p {papers}/mounted && mount --bind {beside} {papers}/mounted && touch {papers}/onto.txt && "
-    'mount --bind {secret} {papers}/onto.txt && exec "$@"'
-)
-
-
-def test_what_is_mounted_below_a_root_stays_hidden(place: Path, demo_model: Path, started_by: Runner) -> None:
-    words = {"papers": place / "papers", "beside": "/etc", "secret": place / "secret.txt"}
-    inside = ["sh", "-c", MOUNT.format(**words), "sh"]
-    isolated = (
-        ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    )
-    body = """
-def attempt():
-    answers = []
-    for path in ("/mounted", "/mounted/passwd", "/onto.txt"):
-        try:
-            os.open(FOLDER + path, os.O_RDONLY)
-            answers.append("open")
-        except OSError as error:
-            answers.append(error.errno)
-    return json.dumps([sorted(os.listdir(FOLDER)), answers])
-"""
-    given = {"state": str(place / "state"), "model": str(demo_model), "read": [str(place / "papers")]}
-    module = [sys.executable, "-m", "tests.integration.attacks.inside"]
-    done = subprocess.run(
-        [*isolated, *inside, *module],
-        input=json.dumps({**given, "source": source(place, body)}),
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-        cwd=TOP,
-    )
-    listed, answers = json.loads(json.loads(done.stdout)["answer"])
-    assert answers == [13, 13, 13]
-    assert "mounted" not in listed and "onto.txt" not in listed and "granted.txt" in listed
 
 
 def test_descriptors_from_the_start_are_the_channel_and_nothing_else(place: Path, caged: Caged) -> None:

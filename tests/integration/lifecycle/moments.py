@@ -105,6 +105,10 @@ class Supervisor:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
+    def wait(self) -> None:
+        """Until it is dead; it stays to be reaped, so that its number is nobody else's."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+
     def reap(self) -> None:
         os.waitpid(self.pid, 0)
         os.close(self.told)
@@ -143,6 +147,7 @@ def kill_supervisors(wanted: Mapping[str, Any]) -> dict[str, Any]:
                 os.kill(each, signal.SIGSTOP)
                 seen["stopped"] += 1
         supervisor.kill()
+        supervisor.wait()  # its own death is the kernel's work, and may wait for a processor
         time.sleep(LIFE)
         left = {*(each for each in cell if lives(each)), *members(sessions)}
         supervisor.reap()

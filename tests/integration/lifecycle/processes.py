@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -44,13 +45,24 @@ def lives(pid: int) -> bool:
     """Whether any thread of it can still run a line of its program.
 
     A zombie waits for its parent to read how it ended; before that the kernel itself takes the process
-    apart (PF_EXITING, linux/sched.h), which takes its time where namespaces go down with it.
+    apart (PF_EXITING, linux/sched.h), which takes its time where namespaces go down with it. One that has
+    SIGKILL waiting never comes back to its program either: on a busy machine it only waits for a processor.
     """
     for thread in Path(f"/proc/{pid}/task").glob("*"):
         found = fields(thread)
-        if found and found[0] not in "ZX" and not int(found[6]) & PF_EXITING:
+        if found and found[0] not in "ZX" and not int(found[6]) & PF_EXITING and not is_killed(thread):
             return True
     return False
+
+
+def is_killed(thread: Path) -> bool:
+    """Whether SIGKILL is pending (proc_pid_status(5), SigPnd and ShdPnd)."""
+    try:
+        words = (thread / "status").read_text().split()
+    except OSError:
+        return True
+    pending = int(words[words.index("SigPnd:") + 1], 16) | int(words[words.index("ShdPnd:") + 1], 16)
+    return bool(pending >> (signal.SIGKILL - 1) & 1)
 
 
 def members(sessions: set[int]) -> list[int]:
