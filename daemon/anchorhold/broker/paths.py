@@ -6,7 +6,7 @@ PATH_ARGUMENTS: dict[str, tuple[int, ...]] = {
     "access": (0,), "acct": (0,), "chdir": (0,), "chmod": (0,), "chown": (0,), "chroot": (0,),
     "creat": (0,), "execve": (0,), "execveat": (1,), "faccessat": (1,), "faccessat2": (1,),
     "fanotify_mark": (4,), "fchmodat": (1,), "fchmodat2": (1,), "fchownat": (1,), "file_getattr": (1,),
-    "file_setattr": (1,), "fspick": (1,), "futimesat": (1,), "getxattr": (0,), "getxattrat": (1,),
+    "file_setattr": (1,), "fsconfig": (3,), "fspick": (1,), "futimesat": (1,), "getxattr": (0,), "getxattrat": (1,),
     "inotify_add_watch": (1,), "lchown": (0,), "lgetxattr": (0,), "link": (0, 1), "linkat": (1, 3),
     "listxattr": (0,), "listxattrat": (1,), "llistxattr": (0,), "lremovexattr": (0,), "lsetxattr": (0,),
     "lstat": (0,), "mkdir": (0,), "mkdirat": (1,), "mknod": (0,), "mknodat": (1,), "mount": (0, 1),

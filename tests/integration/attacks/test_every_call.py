@@ -110,7 +110,7 @@ clock_adjtime clock_getres clock_gettime clock_nanosleep clock_settime clone clo
 connect copy_file_range create_module delete_module dup dup2 dup3 epoll_create epoll_create1 epoll_ctl
 epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2 exit exit_group
 fadvise64 fallocate fanotify_init fchdir fchmod fchown fcntl fdatasync fgetxattr finit_module flistxattr
-flock fork fremovexattr fsconfig fsetxattr fsmount fsopen fstat fstatfs fsync ftruncate futex
+flock fork fremovexattr fsetxattr fsmount fsopen fstat fstatfs fsync ftruncate futex
 futex_requeue futex_wait futex_waitv futex_wake get_kernel_syms get_mempolicy get_robust_list
 get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername
 getpgid getpgrp getpid getpmsg getppid getpriority getrandom getresgid getresuid getrlimit getrusage
