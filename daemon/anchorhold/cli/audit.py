@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 from collections import Counter
 from datetime import datetime, timedelta
@@ -145,7 +146,7 @@ def list_(
         if none and not as_json:
             _print(HEADING)
         none = False
-        _print(json.dumps(entry) if as_json else _line(entry))
+        _print(json.dumps(entry) if as_json else _fitted(_line(entry)))
     if none:
         Notes().line("no entry matches")
 
@@ -179,7 +180,7 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
         _print(_summary(names[0], found))
         _print(HEADING)
     for entry in found:
-        _print(json.dumps(entry) if as_json else _line(entry))
+        _print(json.dumps(entry) if as_json else _fitted(_line(entry)))
 
 
 def _whole(entry: dict[str, Any]) -> str:
@@ -233,6 +234,14 @@ def verify(ctx: click.Context, vkey: str | None, as_json: bool) -> None:
             f"the audit log does not verify: {result.first_bad}",
             hint="Keep a copy of the folder as it is. docs/audit-log.md tells what each finding means.",
         )
+
+
+def _fitted(line: str) -> str:
+    """A line of a table as wide as the terminal that it goes to; whole where it goes elsewhere."""
+    if not sys.stdout.isatty():
+        return line
+    columns = shutil.get_terminal_size().columns
+    return line if len(line) <= columns else line[: columns - 1] + "…"
 
 
 def _print(text: str) -> None:

@@ -151,7 +151,9 @@ class Chat:
             self._notes.mark("killed: the model is gone. The next question starts a fresh cell.")
         except (WorkerError, LimitError) as error:
             self._end("failed")
-            self._failure = self._failure or error
+            first, self._failure = self._failure is None, self._failure or error
+            if first and not self._interactive:
+                return  # it is raised at the end, and said then
             self._notes.line("\n".join(part for part in (f"anchorhold: {error}", error.hint) if part))
 
     def _answer(self, question: str) -> None:

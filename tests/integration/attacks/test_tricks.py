@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,6 +72,34 @@ def attempt():
     assert len(granted) == good
     denied = sum(int(str(entry["count"])) for entry in log if entry["kind"] == "denial")
     assert good + denied <= SWAPS  # the rest was a torn path below the folder, where nothing is
+
+
+def test_looking_before_opening_would_not_do(place: Path) -> None:
+    """What a checker on the worker's own memory would meet: the path is right when it is looked at."""
+    right, wrong = str(place / "papers" / "granted.txt").encode(), str(place / "secret.txt").encode()
+    size = max(len(right), len(wrong)) + 1
+    buffer = ctypes.create_string_buffer(right, size)
+    stop: list[int] = []
+
+    def swap() -> None:
+        while not stop:
+            ctypes.memmove(buffer, wrong.ljust(size, b"\0"), size)
+            ctypes.memmove(buffer, right.ljust(size, b"\0"), size)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    read, end = b"", time.monotonic() + 20
+    try:
+        while read != b"secret" and time.monotonic() < end:
+            if buffer.value != right:
+                continue
+            time.sleep(0)  # whatever the checker does before the kernel looks again
+            with contextlib.suppress(OSError), open(buffer.value, "rb") as file:
+                read = file.read(6)
+    finally:
+        stop.append(1)
+        thread.join()
+    assert read == b"secret"
 
 
 SWAPPER = """
@@ -368,13 +398,21 @@ def attempt():
     assert len(granted) >= 2000  # before Linux 5.19 a signal makes the worker ask twice
 
 
-@pytest.mark.parametrize("different", [1, 50])
-def test_a_hundred_thousand_denials_are_counted_exactly(different: int, place: Path, caged: Caged) -> None:
+@pytest.mark.parametrize(("different", "threads"), [(1, 1), (50, 1), (5, 8)])
+def test_a_hundred_thousand_denials_are_counted_exactly(
+    different: int, threads: int, place: Path, caged: Caged
+) -> None:
     body = f"""
 def attempt():
     texts = [cstring(b"/etc/shadow%d" % number) for number in range({different})]
-    for turn in range(100_000):
-        libc.syscall(ctypes.c_long(NR["openat"]), -100, texts[turn % {different}], 0)
+    def flood():
+        for turn in range({100_000 // threads}):
+            libc.syscall(ctypes.c_long(NR["openat"]), -100, texts[turn % {different}], 0)
+    several = [threading.Thread(target=flood) for _ in range({threads})]
+    for thread in several:
+        thread.start()
+    for thread in several:
+        thread.join()
     return open(GRANTED).read(7)
 """
     out = caged(source(place, body))
@@ -428,6 +466,44 @@ def attempt():
 """
     out = caged(source(place, body), unmeasured=True)
     assert json.loads(out["answer"]) == [0, 1, 2, 5, 6]
+
+
+def test_what_is_not_closed_would_be_there(place: Path) -> None:
+    """A program started plainly, with a descriptor that may be inherited, has it."""
+    with (place / "secret.txt").open() as inherited:
+        code = f"import os; print(os.read({inherited.fileno()}, 6))"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            pass_fds=[inherited.fileno()],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    assert "secret" in done.stdout
+
+
+FORGED = (
+    '{"v":1,"seq":0,"time":"2026-01-01T00:00:00.000000Z","session":"forged","kind":"session.end","nonce":""}'
+)
+
+
+def test_an_answer_that_looks_like_the_log_is_an_answer(place: Path, caged: Caged) -> None:
+    """On its channel, on its standard error, and as the name of a file that it asks for."""
+    body = f"""
+def attempt():
+    forged = {FORGED!r} + "\\n"
+    os.write(2, (forged * 3).encode())
+    for path in ("/" + forged, FOLDER + "/" + forged):
+        syscall("openat", -100, cstring(path.encode()), 0)
+    return "\\n" + forged + "\x1b]0;forged\x07" + forged
+"""
+    out = caged(source(place, body))
+    assert out["answer"].count("forged") == 3
+    log = whole(place, out)
+    assert [entry["kind"] for entry in log].count("session.end") == 1
+    assert {entry["session"] for entry in log} == {log[0]["session"]}
+    (denial,) = [entry for entry in log if entry["kind"] == "denial"]
+    assert denial["path"] == "/" + FORGED + "\n"
 
 
 @pytest.mark.parametrize(
