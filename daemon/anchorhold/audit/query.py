@@ -70,8 +70,12 @@ def _stamp(time: str | datetime | None) -> str | None:
 
 def _all(log: str, first: int) -> Iterator[dict[str, Any]]:
     try:
-        if not os.path.isdir(log):
-            raise AuditError(f"there is no audit log at {log}", hint="The first run makes it: anchorhold ask")
+        try:
+            os.stat(os.path.join(log, "."))
+        except FileNotFoundError:
+            raise AuditError(
+                f"there is no audit log at {log}", hint="The first run makes it: anchorhold ask"
+            ) from None
         count, tail = _snapshot(log)
         for number in range(first // WIDTH, count):
             data = read_file(os.path.join(log, tile_path("entries", number)))

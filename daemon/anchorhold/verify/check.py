@@ -32,6 +32,12 @@ def verify(directory: str, *, vkey: str | None = None) -> Result:
     """
     inner = os.path.join(directory, "log")
     log = inner if os.path.isdir(inner) else directory
+    try:
+        os.stat(os.path.join(log, "."))
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LogUnreadable(f"{log}: {error.strerror}") from error
     if not any(os.path.lexists(os.path.join(log, name)) for name in ("checkpoint", "tail", "tile", "key")):
         raise LogUnreadable(f"there is no audit log at {directory}")
     try:
