@@ -63,6 +63,14 @@ def chat(ctx: click.Context, /, **values: Any) -> None:
         Chat(choices, state_dir(ctx), guard, notes).run()
 
 
+class _Said(AnchorholdError):
+    """A failure that was told when it came: only its exit code is left."""
+
+    def __init__(self, failure: AnchorholdError) -> None:
+        super().__init__("")
+        self.exit_code = failure.exit_code
+
+
 class Chat:
     """The conversation and, while one lives, the cell that serves it."""
 
@@ -92,7 +100,7 @@ class Chat:
         finally:
             self._end("interrupted" if self._guard.stopped else "done")
         if self._failure is not None and not self._interactive:
-            raise self._failure
+            raise _Said(self._failure)
 
     def _read(self) -> str | None:
         """The next line, None at the end of input."""
@@ -151,9 +159,7 @@ class Chat:
             self._notes.mark("killed: the model is gone. The next question starts a fresh cell.")
         except (WorkerError, LimitError) as error:
             self._end("failed")
-            first, self._failure = self._failure is None, self._failure or error
-            if first and not self._interactive:
-                return  # it is raised at the end, and said then
+            self._failure = self._failure or error
             self._notes.line("\n".join(part for part in (f"anchorhold: {error}", error.hint) if part))
 
     def _answer(self, question: str) -> None:
