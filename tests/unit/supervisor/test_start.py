@@ -159,7 +159,7 @@ def test_a_layer_of_the_seal_that_is_required(stage: Stage, monkeypatch: pytest.
     with pytest.raises(LayerError, match="required layer is missing: latest: not available"):
         stage.session("def attempt(): return 'x'", require=wanted).start()
     monkeypatch.setattr(session, "SEAL_LAYERS", ("mdwe", "newest", "latest"))
-    with pytest.raises(LayerError, match="required layers are missing: newest: not .*; latest: not "):
+    with pytest.raises(LayerError, match="required layers are missing: newest, latest: not "):
         stage.session("def attempt(): return 'x'", require=wanted).start()
     assert stage.log("session.sealed") == []
 
