@@ -317,14 +317,18 @@ class Loop(threading.Thread):
     def _boot(self, message: Message) -> None:
         listener, memory = message.fds
         self._memory = Memory(memory)
-        self._handlers = self.make_handlers(self._memory)
-        self._broker = Broker(
-            self._memory,
-            self.recorder,
-            self._handlers,
-            kill_on_open=self.kill_on_open,
-            kill_on_syscall=self.kill_on_syscall,
-        )
+        try:
+            self._handlers = self.make_handlers(self._memory)
+            self._broker = Broker(
+                self._memory,
+                self.recorder,
+                self._handlers,
+                kill_on_open=self.kill_on_open,
+                kill_on_syscall=self.kill_on_syscall,
+            )
+        except BaseException:
+            os.close(listener)
+            raise
         self._listen(listener, "boot")
         self.on_cell(message.prefixed("held."), message.prefixed("missing."))
         self.stage = "boot"
@@ -349,17 +353,16 @@ class Loop(threading.Thread):
     def _sealed(self, message: Message) -> None:
         listener, maps = message.fds
         assert self._memory is not None
-        with os.fdopen(maps, encoding="utf-8", errors="surrogateescape") as text:
-            content = text.read()
         try:
-            self._memory.protect_code(content)
-        except ValueError as error:
-            os.close(listener)
-            raise WorkerError(f"the worker cannot be sealed: {error}") from None
-        self.seal_layers = message.prefixed("held.")
-        try:
+            with os.fdopen(maps, encoding="utf-8", errors="surrogateescape") as text:
+                content = text.read()
+            try:
+                self._memory.protect_code(content)
+            except ValueError as error:
+                raise WorkerError(f"the worker cannot be sealed: {error}") from None
+            self.seal_layers = message.prefixed("held.")
             self.on_seal(message.prefixed("held."), message.prefixed("missing."))
-        except AnchorholdError:
+        except BaseException:
             os.close(listener)
             raise
         self._listen(listener, "sealed")
