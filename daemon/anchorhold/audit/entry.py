@@ -1,12 +1,16 @@
-"""How an event becomes the bytes of an entry.
+"""How an event becomes the bytes of a journal's record, and a record the bytes of an entry.
 
-Constraint: 50,000 a second, so one call of json's C encoder, nonces and the second's text made in batches.
+Constraint: 100,000 a second, so json's C encoder is called once for each part, and salts and the second's
+text are made in batches.
 
-An entry is one JSON object in ASCII, without spaces: the common fields ``v``, ``seq``, ``time``, ``session``,
-``kind``, ``nonce`` in this order, then the event's own. A path's bytes that are no UTF-8 come as surrogate
-escapes (``\\udc80``…), so they round-trip. tlog-tiles gives an entry a uint16 length: at most 65,535 bytes.
-Two paths of 4,096 bytes, each byte escaped (six characters), fit. What does not fit is shortened in a
-defined way, and says so: see `shorten`.
+An entry holds its public fields in the open, and of each *group* of private fields (what can name a file, the
+digests of contents, texts) only a commitment: SHA-256 of the *opening*, which is 16 random bytes and the
+group as JSON. So an opening can be erased, or withheld from a receipt, and the tree still stands.
+docs/audit-log.md has the format.
+
+A path's bytes that are no UTF-8 come as surrogate escapes (``\\udc80``…), so they round-trip. tlog-tiles
+gives an entry a uint16 length: at most 65,535 bytes; an opening has the same bound. What does not fit is
+shortened in a defined way, and says so: see `shorten`.
 """
 
 from __future__ import annotations
@@ -15,33 +19,52 @@ import json
 import json.encoder
 import os
 import time
+from binascii import b2a_base64
 from hashlib import sha256
 
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-VERSION = 1
+    Fields = dict[str, object]
+
+VERSION = 2
 LIMIT = 65_535
-"""Bytes of an entry: tlog-tiles prefixes it with a uint16."""
+"""Bytes of an entry (tlog-tiles prefixes it with a uint16) and of an opening."""
 
 HEAD = 1_000
 """Characters that a shortened field keeps."""
 
-COMMON = frozenset({"v", "seq", "time", "session", "kind", "nonce"})
-_NONCES = 256
-_NONCE_HEX = 32
-_ROOM = 400
-"""Bytes that the common fields may take: session and kind are bounded by `Encoder.head`."""
+GROUPS = ("names", "digests", "text")
+"""The private groups; bit N of a mask stands for GROUPS[N]."""
+
+COMMON = frozenset(
+    {"v", "seq", "time", "mono", "session", "n", "kind", "epoch", "redacted", "unsettled", *GROUPS}
+)
+"""Members that no event can set: they would forge an entry, or be mistaken for what a reader adds."""
+
+_HIDDEN = {
+    "path": 0, "resolved": 0, "files": 0, "model_path": 0, "policy": 0, "reason": 0, "detail": 0,
+    "sha256": 1,
+}  # fmt: skip
+"""Which group a field belongs to. Free text is private too: an error's words can hold a path."""
+
+_OPEN = frozenset({"request.end", "redaction", "log.recovered", "epoch.start", "epoch.end"})
+"""Kinds whose ``reason`` and ``sha256`` are anchorhold's own, and are public."""
+
+SALT = 16
+_SALTS = 256
+_ROOM = 600
+"""Bytes that common fields and commitments may take: session and kind are bounded by `Encoder.head`."""
 
 _HEADS = 1_000
 """Pairs of session and kind that are remembered."""
 
 
 def _make_encode() -> Callable[[object], str]:
-    """json's encoder, built once: ``json.dumps`` with options builds one for each call."""
+    """json's encoder, built once: ``json.dumps`` builds one for each call."""
     encoder = json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False)
     make = getattr(json.encoder, "c_make_encoder", None)
     if make is None:  # a Python without the C accelerator
@@ -52,36 +75,69 @@ def _make_encode() -> Callable[[object], str]:
     return lambda value: join(call(value, 0))
 
 
-_encode = _make_encode()
+encode = _make_encode()
 
 
-def encode_fields(fields: dict[str, object]) -> str:
-    """The event's own fields as the rest of a JSON object: ``,"a":1}`` or ``}``.
+def split(kind: str, fields: Fields) -> tuple[Fields, tuple[Fields | None, Fields | None, Fields | None]]:
+    """An event's fields apart: the public ones, and those of each group (None where it has none)."""
+    public: Fields = {}
+    groups: list[Fields | None] = [None, None, None]
+    for name, value in fields.items():
+        at = _HIDDEN.get(name)
+        if name == "prompt" and isinstance(value, dict) and "text" in value:
+            at = 2
+        elif (
+            at is None
+            or not isinstance(value, (str, list))
+            or (kind in _OPEN and name in ("reason", "sha256"))
+        ):
+            public[name] = value
+            continue
+        group = groups[at]
+        if group is None:
+            group = groups[at] = {}
+        group[name] = value
+    return public, (groups[0], groups[1], groups[2])
 
-    Raises AuditError if a field takes a common field's name (that would forge it), is no JSON, or too long.
+
+def _encoded(fields: Fields, room: int) -> str:
+    try:
+        text = encode(fields)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise AuditError(f"an audit entry cannot be written as JSON: {error}") from error
+    if len(text) > room:
+        text = encode(shorten(fields, room))
+        if len(text) > room:
+            raise AuditError(f"an audit entry of {len(text)} bytes is too long; {room} are the limit")
+    return text
+
+
+def encode_public(fields: Fields) -> str:
+    """The public fields as the rest of an object's members: ``,"a":1`` or nothing.
+
+    Raises AuditError if a field takes a common member's name (that would forge it), is no JSON, or too long.
     """
     if not COMMON.isdisjoint(fields):
         raise AuditError(f"an audit entry may not set {', '.join(sorted(COMMON & fields.keys()))}")
-    try:
-        text = _encode(fields)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise AuditError(f"an audit entry cannot be written as JSON: {error}") from error
-    if len(text) > LIMIT - _ROOM:
-        text = _encode(shorten(fields))
-        if len(text) > LIMIT - _ROOM:
-            raise AuditError(f"an audit entry of {len(text)} bytes is too long; {LIMIT} are the limit")
-    return "," + text[1:] if fields else "}"
+    return "," + _encoded(fields, LIMIT - _ROOM)[1:-1] if fields else ""
 
 
-def shorten(fields: dict[str, object]) -> dict[str, object]:
-    """Cut the longest text fields to their first `HEAD` characters until the entry fits.
+def encode_group(fields: Fields) -> bytes:
+    """A group as JSON, as it stands in an opening after the salt. Raises AuditError as `encode_public`."""
+    if not COMMON.isdisjoint(fields):
+        raise AuditError(f"an audit entry may not set {', '.join(sorted(COMMON & fields.keys()))}")
+    return _encoded(fields, LIMIT - SALT).encode("ascii")
+
+
+def shorten(fields: Fields, room: int) -> Fields:
+    """Cut the longest text fields to their first `HEAD` characters until they fit.
 
     What was cut is named in the field ``shortened``: ``{name: {"bytes": n, "sha256": hex}}``, both of the
     field's whole value as it would have stood in the entry, quotes included. So the log still commits to it.
     """
     fields = dict(fields)
-    cut: dict[str, dict[str, object]] = {}
-    texts = {name: _encode(value) for name, value in fields.items() if isinstance(value, str)}
+    cut: dict[str, Fields] = {}
+    texts = {name: encode(value) for name, value in fields.items() if isinstance(value, str)}
     for name in sorted(texts, key=lambda name: -len(texts[name])):
         value = fields[name]
         if len(texts[name]) <= 6 * HEAD or not isinstance(value, str):
@@ -90,70 +146,166 @@ def shorten(fields: dict[str, object]) -> dict[str, object]:
         cut[name] = {"bytes": len(whole), "sha256": sha256(whole).hexdigest()}
         fields[name] = value[:HEAD]
         fields["shortened"] = cut
-        if len(_encode(fields)) <= LIMIT - _ROOM:
+        if len(encode(fields)) <= room:
             break
     return fields
 
 
 class Encoder:
-    """Builds entries; one for each `Log`, used under its lock."""
+    """Makes records; one for each `Log`, used under its mutex."""
 
-    __slots__ = ("_heads", "_nonces", "_second", "_stamp", "_used")
+    __slots__ = ("_heads", "_numbers", "_salts", "_stamp", "_used", "second")
 
     def __init__(self) -> None:
-        self._heads: dict[tuple[str, str], str] = {}
-        self._nonces = ""
+        self._heads: dict[tuple[str, str], tuple[str, str]] = {}
+        self._numbers: dict[str, int] = {}
+        self._salts = b""
         self._used = 0
-        self._second = -1
+        self.second = -1
         self._stamp = ""
 
-    def head(self, session: str, kind: str) -> str:
-        """The fields between ``time`` and the nonce; few different ones, so remembered."""
-        text = f'Z","session":{_encode(session)},"kind":{_encode(kind)},"nonce":"'
-        if len(text) > _ROOM // 2 or not kind:
+    def _head(self, session: str, kind: str) -> tuple[str, str]:
+        """The texts around ``n``; few different ones, so remembered."""
+        head = f',"session":{encode(session)}'
+        tail = f',"kind":{encode(kind)}'
+        if len(head) + len(tail) > _ROOM // 3 or not kind:
             raise AuditError("an audit entry's session or kind is too long or empty")
+        if session:
+            head += ',"n":'
         if len(self._heads) >= _HEADS:
             self._heads.clear()
-        self._heads[session, kind] = text
-        return text
+        self._heads[session, kind] = head, tail
+        return head, tail
 
-    def entry(self, seq: int, session: str, kind: str, rest: str) -> bytes:
-        """The entry's bytes, with its two bytes of length before them. ``rest`` is from `encode_fields`."""
-        second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._stamp = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
-            self._second = second
+    def salt(self) -> bytes:
+        """16 random bytes."""
         at = self._used
-        if at >= len(self._nonces):
-            self._nonces = os.urandom(_NONCES * _NONCE_HEX // 2).hex()
+        if at >= len(self._salts):
+            self._salts = os.urandom(_SALTS * SALT)
             at = 0
-        self._used = at + _NONCE_HEX
-        head = self._heads.get((session, kind)) or self.head(session, kind)
-        nonce = self._nonces[at : at + _NONCE_HEX]
-        body = (
-            f'{{"v":1,"seq":{seq},"time":"{self._stamp}{nanosecond // 1000:06d}{head}{nonce}"{rest}'
-        ).encode("ascii")
-        return len(body).to_bytes(2, "big") + body
+        self._used = at + SALT
+        return self._salts[at : at + SALT]
+
+    def record(
+        self, session: str, kind: str, public: str, names: bytes, digests: bytes = b"", text: bytes = b""
+    ) -> bytes:
+        """A whole record of a journal. ``public`` is from `encode_public`, the groups from `encode_group`.
+
+        `written` must follow once it is in the journal.
+        """
+        second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
+        if second != self.second:
+            self._stamp = time.strftime('"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
+            self.second = second
+        head, tail = self._heads.get((session, kind)) or self._head(session, kind)
+        mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
+        number = self._numbers.get(session, 0) if session else ""
+        shown = f'{self._stamp}{nanosecond // 1000:06d}Z","mono":{mono}{head}{number}{tail}{public}'.encode(
+            "ascii"
+        )
+        openings = self._openings(names, digests, text)
+        return b"%b%b%b%b" % (
+            len(shown).to_bytes(2, "big"),
+            len(openings).to_bytes(3, "big"),
+            shown,
+            openings,
+        )
+
+    def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
+        if names and digests and not text:  # a grant: the one that has to be fast
+            return b"\3%b%b%b%b%b%b" % (
+                (len(names) + SALT).to_bytes(2, "big"), self.salt(), names,
+                (len(digests) + SALT).to_bytes(2, "big"), self.salt(), digests,
+            )  # fmt: skip
+        mask, parts = 0, []
+        for bit, group in ((1, names), (2, digests), (4, text)):
+            if group:
+                mask |= bit
+                parts += [(len(group) + SALT).to_bytes(2, "big"), self.salt(), group]
+        return bytes((mask,)) + b"".join(parts)
+
+    def written(self, session: str) -> None:
+        """The record is in the journal: the session's next entry has the next number."""
+        if session:
+            self._numbers[session] = self._numbers.get(session, 0) + 1
+
+    def forget(self, session: str) -> None:
+        """The session has ended; its name never comes again."""
+        self._numbers.pop(session, None)
 
 
-def scan(data: bytes, seq: int, *, parse: bool) -> tuple[int, int]:
-    """How many whole entries ``data`` starts with, numbered from ``seq``, and where the last one ends.
+RECORD_HEAD = 5
+"""Bytes before a record's text: two of the text's length, three of its openings'."""
 
-    A record is whole if its length is there and it is the entry that has to stand at this place.
-    ``parse`` reads the JSON too: after a power loss a page of zeros can lie in the middle of a record.
+_MARKS = tuple(f',"{name}":"'.encode() for name in GROUPS)
+_MASKS = tuple(tuple(at for at in range(3) if mask >> at & 1) for mask in range(8))
+
+
+def split_openings(data: bytes, at: int) -> tuple[list[tuple[int, int]], tuple[int, ...], int]:
+    """The openings that begin at ``at``: (start, end) of each, which groups they are, and where they end.
+
+    An erased one has start = end. Raises IndexError or ValueError where the bytes are none.
     """
-    count = at = 0
+    groups = _MASKS[data[at]]
+    at += 1
+    spans = []
+    for _ in groups:
+        start = at + 2
+        at = start + (data[at] << 8 | data[at + 1])
+        spans.append((start, at))
+    if at > len(data):
+        raise ValueError
+    return spans, groups, at
+
+
+def build(seq: int, shown: bytes, openings: bytes) -> bytes:
+    """The entry that a record becomes as number ``seq``."""
+    spans, groups, _ = split_openings(openings, 0)
+    text = b'{"v":2,"seq":%d,%b' % (seq, shown)
+    for group, (start, end) in zip(groups, spans, strict=True):
+        text += _MARKS[group] + b2a_base64(sha256(openings[start:end]).digest(), newline=False) + b'"'
+    return text + b"}"
+
+
+def records(data: bytes, at: int = 0) -> Iterator[tuple[bytes, bytes, int]]:
+    """The whole records from ``at`` on: text, openings, and where each ends."""
     end = len(data)
-    while at + 2 <= end:
-        stop = at + 2 + int.from_bytes(data[at : at + 2], "big")
-        entry = data[at + 2 : stop]
-        if stop > end or not entry.startswith(b'{"v":1,"seq":%d,' % (seq + count)) or entry[-1:] != b"}":
-            break
-        if parse:
-            try:
-                json.loads(entry)
-            except (ValueError, RecursionError):
-                break
-        at = stop
-        count += 1
-    return count, at
+    while at + RECORD_HEAD <= end:
+        start = at + RECORD_HEAD
+        middle = start + (data[at] << 8 | data[at + 1])
+        at = middle + (data[at + 2] << 16 | data[at + 3] << 8 | data[at + 4])
+        if at > end or middle == start or at == middle:  # zeros are no record
+            return
+        yield data[start:middle], data[middle:at], at
+
+
+def is_sound(shown: bytes, openings: bytes) -> bool:
+    """Whether a record is what was written, as far as it can be told: after a power loss it can hold
+    zeros."""
+    try:
+        parts = [b"{%b}" % shown]
+        spans, _, end = split_openings(openings, 0)
+        parts += [openings[start + SALT : stop] for start, stop in spans]
+        return end == len(openings) and all(isinstance(json.loads(part), dict) for part in parts)
+    except (ValueError, IndexError, RecursionError):
+        return False
+
+
+def merge(shown: dict[str, object], openings: Iterable[tuple[str, bytes]]) -> dict[str, object]:
+    """What a reader sees: the public fields and those of the openings in one; ``redacted`` names erased ones.
+
+    ``openings``: group's name and the opening, empty where erased. Raises ValueError if one is no JSON.
+    """
+    entry = {name: value for name, value in shown.items() if name not in GROUPS}
+    erased = []
+    for name, opening in openings:
+        fields = json.loads(opening[SALT:]) if opening else None
+        if fields is None:
+            erased.append(name)
+        elif isinstance(fields, dict):
+            entry.update((key, value) for key, value in fields.items() if key not in COMMON)
+        else:
+            raise ValueError
+    if erased:
+        entry["redacted"] = erased
+    return entry

@@ -43,7 +43,7 @@ def audit_error(error: OSError, doing: str, path: str) -> AuditError:
     return AuditError(f"the audit log cannot {doing}: {path}: {reason}", hint=hint, detail=detail)
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | bytearray) -> None:
     """Write everything or raise: a short write is followed by the error that caused it."""
     view = memoryview(data)
     while view:

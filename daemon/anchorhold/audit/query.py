@@ -1,7 +1,8 @@
 """Reads the log's entries back, oldest first, with filters.
 
-Constraint: never changes the log and needs no right to write it. It may grow meanwhile: what was there when
-reading began is read. A torn last record is not there yet. Whether the entries are true, verify/ says.
+Constraint: never changes the log and needs no right to write it (`anchorhold.audit.read`). An entry that is
+in a journal but not in the tree yet comes at the end, with the number that it may get and ``"unsettled":
+True``.
 """
 
 from __future__ import annotations
@@ -11,22 +12,21 @@ import os
 import re
 from datetime import UTC, datetime
 
-from anchorhold.audit.entry import scan
-from anchorhold.audit.files import audit_error, read_fd, read_file
-from anchorhold.audit.recover import count_bundles
-from anchorhold.audit.tree import WIDTH, split_entries, tile_path
-from anchorhold.errors import AuditError
+from anchorhold.audit.entry import GROUPS, merge, split_openings
+from anchorhold.audit.files import audit_error, read_file
+from anchorhold.audit.read import Snapshot, log_folder, unreadable
+from anchorhold.audit.state import State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
 PATH_FIELDS = ("path", "resolved")
 KINDS = (
     "session.start", "session.sealed", "grant", "list", "denial", "breach", "request.start", "request.end",
-    "policy.load", "limit", "kill", "session.end", "log.recovered",
+    "policy.load", "limit", "kill", "session.end", "log.recovered", "epoch.start", "epoch.end", "redaction",
 )  # fmt: skip
 """Every kind of entry that there is (docs/audit-log.md)."""
 
@@ -49,7 +49,7 @@ def entries(
     """
     lower, upper = _stamp(since), _stamp(until)
     matches = path_pattern(path) if path is not None else None
-    for entry in _all(os.path.join(os.path.abspath(state_dir), "log"), first):
+    for entry in _all(log_folder(state_dir), first):
         if session is not None and not str(entry.get("session", "")).startswith(session):
             continue
         if kinds and entry.get("kind") not in kinds:
@@ -68,61 +68,81 @@ def _stamp(time: str | datetime | None) -> str | None:
     return time
 
 
-def _all(log: str, first: int) -> Iterator[dict[str, Any]]:
+def log_size(state_dir: Path) -> int:
+    """Entries in the tree, pruned ones included: the seq that the next one gets. AuditError where there is no
+    log."""
+    log = log_folder(state_dir)
     try:
-        try:
-            os.stat(os.path.join(log, "."))
-        except FileNotFoundError:
-            raise AuditError(
-                f"there is no audit log at {log}", hint="The first run makes it: anchorhold ask"
-            ) from None
-        count, tail = _snapshot(log)
-        for number in range(first // WIDTH, count):
-            data = read_file(os.path.join(log, tile_path("entries", number)))
-            if data is None:
-                raise _unreadable(number * WIDTH)
-            yield from _bundle(data, number, first)
-        yield from _bundle(tail, count, first)
+        state = State.load(log)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+    return state.total if state else 0
+
+
+def log_token(state_dir: Path) -> str:
+    """What tells this log from another one: the root key."""
+    log = log_folder(state_dir)
+    try:
+        return (read_file(os.path.join(log, "vkey")) or b"").decode("ascii", "replace").strip()
     except OSError as error:
         raise audit_error(error, "be read", error.filename or log) from error
 
 
-def _snapshot(log: str) -> tuple[int, bytes]:
-    """How many bundles there are, and the whole entries of the tail that belongs after them."""
-    while True:
-        count = count_bundles(log)
-        tail = _whole_tail(os.path.join(log, "tail"), count * WIDTH)
-        if count_bundles(log) == count:
-            return count, tail
-
-
-def _whole_tail(path: str, seq: int) -> bytes:
+def pick(state_dir: Path, seqs: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """The entries of these numbers, ascending, each bundle read once; those that are pruned are left out."""
+    log = log_folder(state_dir)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:  # between a rename and the next tail
-        return b""
+        snapshot = Snapshot(log)
+        bundle = None
+        for seq in seqs:
+            if bundle is None or not bundle.first <= seq < bundle.first + len(bundle.entries):
+                bundle = snapshot.one(seq)
+            if bundle is not None:
+                at = seq - bundle.first
+                yield flat(
+                    bundle.epoch, seq, bundle.entries[at], bundle.openings[at] if bundle.openings else None
+                )
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+
+
+def _all(log: str, first: int) -> Iterator[dict[str, Any]]:
     try:
-        data = read_fd(fd, os.fstat(fd).st_size)
-    finally:
-        os.close(fd)
-    return data[: scan(data, seq, parse=False)[1]]
+        snapshot = Snapshot(log)
+        for bundle in snapshot.bundles(first):
+            for seq, data in enumerate(bundle.entries, bundle.first):
+                if seq >= first:
+                    opening = bundle.openings[seq - bundle.first] if bundle.openings is not None else None
+                    yield flat(bundle.epoch, seq, data, opening)
+        for seq, (shown, openings) in enumerate(snapshot.unsettled, snapshot.total):
+            if seq >= first:
+                entry = flat(snapshot.state.epoch, seq, b'{"v":2,"seq":%d,%b}' % (seq, shown), openings)
+                entry["unsettled"] = True
+                yield entry
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
 
 
-def _bundle(data: bytes, number: int, first: int) -> Iterator[dict[str, Any]]:
-    for seq, one in enumerate(split_entries(data), number * WIDTH):
-        if seq < first:
-            continue
-        try:
-            entry = json.loads(one)
-        except (ValueError, RecursionError):
-            raise _unreadable(seq) from None
-        if not isinstance(entry, dict):
-            raise _unreadable(seq)
-        yield entry
-
-
-def _unreadable(seq: int) -> AuditError:
-    return AuditError(f"entry {seq} of the audit log cannot be read", hint="Run: anchorhold audit verify")
+def flat(epoch: int, seq: int, data: bytes, openings: bytes | None) -> dict[str, Any]:
+    """An entry and its openings as one object; ``redacted`` says what is erased, or is not in this copy of
+    the log."""
+    try:
+        shown = json.loads(data)
+        if not isinstance(shown, dict):
+            raise ValueError
+        parts = []
+        if openings is None:
+            parts = [(name, b"") for name in GROUPS if name in shown]
+        else:
+            spans, groups, _ = split_openings(openings, 0)
+            parts = [
+                (GROUPS[at], openings[start:end]) for at, (start, end) in zip(groups, spans, strict=True)
+            ]
+        entry = merge(shown, parts)
+    except (ValueError, IndexError, RecursionError):
+        raise unreadable(seq) from None
+    entry["epoch"] = epoch
+    return entry
 
 
 def path_pattern(pattern: str) -> Callable[[str], bool]:

@@ -8,14 +8,11 @@ hashes, paths ``tile/<L>/<N>[.p/<W>]``, entry bundles of uint16 length-prefixed 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from hashlib import sha256
 
 from anchorhold.audit.files import read_file
 from anchorhold.errors import AuditError
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 WIDTH = 256
 """Hashes in a full tile, entries in a full bundle (tlog-tiles)."""
@@ -99,70 +96,68 @@ def split_entries(bundle: bytes) -> list[bytes]:
     return entries
 
 
-def partial_widths(log: str, level: int | str, number: int) -> list[int]:
-    """Widths of the partial tiles that are stored, ascending."""
-    try:
-        names = os.listdir(os.path.join(log, tile_path(level, number) + ".p"))
-    except FileNotFoundError:
-        return []
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+def load_hashes(folder: str, level: int, number: int, width: int) -> list[bytes]:
+    """The first ``width`` hashes of a tile, from the partial tile of that width or from the whole one.
 
-
-class Tiles:
-    """Hashes of the tree as the stored tiles give them.
-
-    ``roots`` remembers the roots of level-0 tiles, so that a checkpoint need not read 255 tiles again.
+    Raises AuditError if they are not there.
     """
+    data = read_file(os.path.join(folder, tile_path(level, number, width)))
+    if data is None or len(data) != width * HASH:
+        data = (read_file(os.path.join(folder, tile_path(level, number))) or b"")[: width * HASH]
+    if len(data) != width * HASH:
+        raise AuditError(
+            f"a hash tile of the audit log is missing or cut off: {tile_path(level, number, width)}",
+            hint="Run: anchorhold audit verify",
+        )
+    return split_hashes(data)
 
-    __slots__ = ("log", "roots", "tail_hashes")
 
-    def __init__(self, log: str, tail_hashes: Callable[[], tuple[int, list[bytes]]]) -> None:
-        self.log = log
-        self.roots: dict[int, bytes] = {}
-        self.tail_hashes = tail_hashes
+def load_edge(folder: str, size: int) -> list[list[bytes]]:
+    """The unfinished tile of each level of a tree of ``size`` entries, level 0 first; some may be empty."""
+    levels = []
+    level = 0
+    while size >> (8 * level):
+        width = (size >> (8 * level)) % WIDTH
+        levels.append(load_hashes(folder, level, size >> (8 * (level + 1)), width) if width else [])
+        level += 1
+    return levels
 
-    def hashes(self, level: int, number: int, width: int) -> list[bytes]:
-        """The first ``width`` hashes of a tile, from disk as far as they are there, else computed."""
-        if level == 0:
-            tail_number, hashes = self.tail_hashes()
-            if number == tail_number:
-                return hashes[:width]
-        data = read_file(os.path.join(self.log, tile_path(level, number)))
-        if data is None and level:
-            for stored in reversed(partial_widths(self.log, level, number)):
-                data = read_file(os.path.join(self.log, tile_path(level, number, stored)))
-                if data is not None and len(data) == stored * HASH:
-                    break
-                data = None
-        found = split_hashes((data or b"")[: width * HASH])
-        if any(len(one) != HASH for one in found) or (level == 0 and len(found) < width):
-            raise AuditError(
-                f"a hash tile of the audit log is missing or cut off: {tile_path(level, number)}",
-                hint="Run: anchorhold audit verify",
-            )
-        return found + [self.root(level - 1, number * WIDTH + at) for at in range(len(found), width)]
 
-    def root(self, level: int, number: int) -> bytes:
-        """Root of a full tile."""
-        known = self.roots.get(number) if level == 0 else None
-        if known is None:
-            known = full_root(self.hashes(level, number, WIDTH))
-            if level == 0:
-                self.remember(number, known)
-        return known
+def multiproof(folder: str, size: int, wanted: list[int]) -> list[bytes]:
+    """The hashes from which, with the leaves at the ascending indexes ``wanted``, the root follows.
 
-    def remember(self, number: int, root: bytes) -> None:
-        """Keep the root of a level-0 tile; bounded, since only the newest 256 are ever asked for again."""
-        self.roots[number] = root
-        self.roots.pop(number - WIDTH, None)
+    They are those of the largest subtrees without such a leaf, in the order in which RFC 6962's recursion
+    meets them (docs/audit-log.md, Proofs). AuditError if a tile is missing.
+    """
+    tiles: dict[tuple[int, int], list[bytes]] = {}
 
-    def right_edge(self, size: int) -> list[list[bytes]]:
-        """The partial tile of each level for a tree of ``size`` entries, level 0 first; some may be empty."""
-        levels = []
-        level = 0
-        while size >> (8 * level):
-            number = size >> (8 * (level + 1))
-            width = (size >> (8 * level)) % WIDTH
-            levels.append(self.hashes(level, number, width) if width else [])
-            level += 1
-        return levels
+    def row(level: int, number: int) -> list[bytes]:
+        if (level, number) not in tiles:
+            if len(tiles) > 64:
+                tiles.clear()
+            width = min(WIDTH, (size >> (8 * level)) - number * WIDTH)
+            tiles[level, number] = load_hashes(folder, level, number, width)
+        return tiles[level, number]
+
+    def subtree(low: int, high: int) -> bytes:
+        count = high - low
+        if count & (count - 1) == 0 and low % count == 0:  # complete: some tile has its parts
+            level = (count.bit_length() - 1) // 8
+            span = 1 << (8 * level)
+            at = low // span
+            return full_root(row(level, at // WIDTH)[at % WIDTH : at % WIDTH + count // span])
+        middle = low + (1 << ((count - 1).bit_length() - 1))
+        return node_hash(subtree(low, middle), subtree(middle, high))
+
+    proof: list[bytes] = []
+    stack = [(0, size, 0, len(wanted))]
+    while stack:
+        low, high, first, last = stack.pop()
+        if first == last:
+            proof.append(subtree(low, high))
+        elif high - low > 1:
+            middle = low + (1 << ((high - low - 1).bit_length() - 1))
+            cut = bisect_left(wanted, middle, first, last)
+            stack.append((middle, high, cut, last))
+            stack.append((low, middle, first, cut))
+    return proof

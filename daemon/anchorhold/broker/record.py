@@ -10,6 +10,8 @@ import os
 import threading
 import time
 
+from anchorhold.audit.entry import encode_group, encode_public
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from anchorhold.audit.log import Log
@@ -40,30 +42,28 @@ class Recorder:
         self._flush_at = 0.0
         self._lock = threading.RLock()  # the thread that asks writes request.start, the loop all else
 
-    def _append(self, kind: str, fields: dict[str, object]) -> int:
+    def _append(self, kind: str, fields: dict[str, object]) -> None:
         if self.request is not None:
             fields["request"] = self.request
-        return self.log.append(kind, self.session, fields)
+        self.log.append(kind, self.session, fields)
 
-    def event(self, kind: str, **fields: object) -> int:
+    def event(self, kind: str, **fields: object) -> None:
         """Any other entry of the session."""
         with self._lock:
             self.flush()
-            return self._append(kind, fields)
+            self._append(kind, fields)
 
     def grant(self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str) -> None:
-        """One descriptor is about to be handed over."""
-        self._append(
+        """One descriptor is about to be handed over. ``sha256`` is 64 hex digits."""
+        public: dict[str, object] = {"class": cls, "size": size, "mode": mode, "phase": self.phase}
+        if self.request is not None:
+            public["request"] = self.request
+        self.log.write(
             "grant",
-            {
-                "path": text(path),
-                "resolved": text(resolved),
-                "class": cls,
-                "sha256": sha256,
-                "size": size,
-                "mode": mode,
-                "phase": self.phase,
-            },
+            self.session,
+            encode_public(public),
+            encode_group({"path": text(path), "resolved": text(resolved)}),
+            b'{"sha256":"%b"}' % sha256.encode("ascii"),
         )
         if cls in ("data", "stdin"):
             self.shown[resolved] = (sha256, size)
@@ -72,7 +72,7 @@ class Recorder:
         """The names in a folder are about to be told."""
         self._append(
             "list",
-            {"path": text(path), "resolved": text(resolved), "class": cls, "names": names, "hidden": hidden,
+            {"path": text(path), "resolved": text(resolved), "class": cls, "listed": names, "hidden": hidden,
              "phase": self.phase},
         )  # fmt: skip
         if cls == "data":

@@ -170,7 +170,7 @@ class Loop(threading.Thread):
     def _exceeded(self, exceeded: Exceeded) -> AnchorholdError:
         self.kill(None)
         with contextlib.suppress(AnchorholdError):
-            self.recorder.event("limit", limit=exceeded.limit, text=str(exceeded))
+            self.recorder.event("limit", limit=exceeded.limit, detail=str(exceeded))
         return LimitError(
             f"the worker was killed: {exceeded}",
             hint=HINTS.get(exceeded.limit, f"Raise limits.{exceeded.limit} in the policy, or ask for less."),

@@ -227,12 +227,14 @@ class Session:
             "session.start",
             policy=policy.name,
             policy_sha256=policy.digest,
-            model={"path": policy.model.path, "sha256": model.sha256, "size": model.stat.st_size},
+            model={"sha256": model.sha256, "size": model.stat.st_size},
+            model_path=policy.model.path,
             layers=held,
             missing=missing,
             limits=limits.mechanisms,
             versions={"anchorhold": __version__, "kernel": os.uname().release},
             supervisor_pid=os.getpid(),
+            boot=_boot(),
         )
         self._started = True
         self._demand(name for name in policy.require if name not in SEAL_LAYERS)
@@ -486,3 +488,12 @@ def _end(launched: Launched) -> None:
             os.kill(launched.pid, 9)
             os.waitpid(launched.pid, 0)
     launched.close()
+
+
+def _boot() -> str:
+    """The kernel's name for this boot: `mono` of entries compares within one."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

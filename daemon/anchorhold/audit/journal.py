@@ -1,0 +1,203 @@
+"""Journals: where an event is first written, before what it describes happens.
+
+Constraint: the fast path of a grant. Each writer has a file of its own, so an event is one ``write`` and no
+lock; writers cannot disturb each other. A writer holds a shared ``flock`` on its journal for life, so that a
+crashed one can be told from a live one.
+
+Whoever settles (`anchorhold.audit.settle`) reads all journals. Only the writer itself ever adds to its file,
+nobody ever shortens it but the writer taking back a write that failed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from anchorhold.audit.entry import is_sound, records
+from anchorhold.audit.files import fsync_path, make_folders, read_fd, remove_quietly
+
+FOLDER = "journal"
+CHUNK = 8 << 20
+"""Bytes read from a journal at one time; a record is far smaller."""
+
+
+class Writer:
+    """The journal of one open log. Made on disk with the first record."""
+
+    __slots__ = ("_fd", "_folder", "_sync", "broken", "name", "size")
+
+    def __init__(self, log: str, *, sync: bool) -> None:
+        self._folder = os.path.join(log, FOLDER)
+        self._sync = sync
+        self._fd = -1
+        self.name = ""
+        self.size = 0
+        self.broken = (
+            False  # a write could not be taken back, or an fsync failed: the file is not to be added to
+        )
+
+    def add(self, record: bytes) -> None:
+        """Write one record; OSError if it is not in the file (and then nothing of it is)."""
+        fd = self._fd if self._fd >= 0 else self._create()
+        try:
+            written = os.write(fd, record)
+            if written != len(record):
+                # A disk that is full takes what fits; the next write says why.
+                os.write(fd, record[written:])
+                raise OSError(errno.EIO, "a record was written in two parts")
+        except OSError:
+            try:
+                os.ftruncate(fd, self.size)
+            except OSError:
+                self.broken = True
+                raise
+            raise
+        self.size += written
+        if self._sync:
+            try:
+                os.fdatasync(fd)
+            except OSError:  # reported once, and the data forgotten: fsync(2)
+                self.broken = True
+                raise
+
+    def _create(self) -> int:
+        make_folders(self._folder, sync=self._sync)
+        while True:
+            name = os.urandom(8).hex()
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd, self.name, self.size = os.open(os.path.join(self._folder, name), flags, 0o600), name, 0
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_SH)
+                if self._sync:
+                    fsync_path(self._folder, directory=True)
+                if self.is_there():  # else somebody took it for a dead writer's, before it was locked
+                    return self._fd
+            except OSError:
+                remove_quietly((os.path.join(self._folder, name),))
+                self.close()
+                raise
+            self.close()
+
+    def is_there(self) -> bool:
+        """Whether the file still has its name. Without it nobody would settle what is written."""
+        if self._fd < 0:
+            return True
+        try:
+            named = os.stat(os.path.join(self._folder, self.name))
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self._fd)
+        return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+    def end(self, settled: int) -> None:
+        """All but the first ``settled`` bytes being in the tree: let go of the file; a later record starts
+        another."""
+        if self._fd < 0 or settled != self.size:
+            return
+        os.unlink(os.path.join(self._folder, self.name))
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; what is in it stays for whoever settles next."""
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self.name, self.size = -1, "", 0
+
+
+class Unsettled:
+    """What a journal holds after byte ``start``: ``found`` are its whole records (text, openings).
+
+    ``end`` is where the last of them ends. ``torn``: bytes after it, of a journal whose writer is ``gone``;
+    a living one is in the middle of a write.
+    """
+
+    __slots__ = ("end", "found", "gone", "more", "name", "torn")
+
+    def __init__(
+        self, name: str, found: list[tuple[bytes, bytes]], end: int, torn: bytes, *, gone: bool, more: bool
+    ):
+        self.name, self.found, self.end, self.torn = name, found, end, torn
+        self.gone = gone
+        self.more = more
+
+
+def names(log: str) -> list[str]:
+    """The journals that there are."""
+    try:
+        found = os.listdir(os.path.join(log, FOLDER))
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in found if is_name(name))
+
+
+def is_name(name: str) -> bool:
+    """16 hex digits."""
+    return len(name) == 16 and not name.strip("0123456789abcdef")
+
+
+def read(log: str, name: str, start: int, *, limit: int = CHUNK, look: bool = True) -> Unsettled:
+    """Read a journal from ``start`` on, about ``limit`` bytes at most (``more`` says that there are).
+    OSError.
+
+    ``look``: whether its writer lives; a mere reader does not touch the lock.
+    """
+    fd = os.open(os.path.join(log, FOLDER, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        gone = look and _is_gone(fd)
+        size = os.fstat(fd).st_size
+        data = read_fd(fd, min(size - start, limit), start)
+        found = []
+        end = 0
+        bad = False
+        for shown, openings, stop in records(data):
+            if gone and not is_sound(shown, openings):
+                bad = True
+                break
+            found.append((shown, openings))
+            end = stop
+        more = not bad and bool(found) and start + len(data) < size
+        torn = read_fd(fd, size - start - end, start + end) if gone and not more else b""
+    finally:
+        os.close(fd)
+    return Unsettled(name, found, start + end, torn, gone=gone, more=more)
+
+
+def _is_gone(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def remove(log: str, name: str, end: int) -> None:
+    """Unlink the journal of a writer that is gone, if all of it, ``end`` bytes, is in the tree.
+
+    The lock is held meanwhile: a writer that is only about to lock its new file then sees that it is gone.
+    """
+    path = os.path.join(log, FOLDER, name)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if _is_gone(fd) and os.fstat(fd).st_size == end:
+            os.unlink(path)
+    finally:
+        os.close(fd)
+
+
+def blank(log: str, name: str, end: int) -> None:
+    """Overwrite the first ``end`` bytes, which are in the tree, with zeros: names are not to stay here.
+
+    Safe beside a living writer, who only adds at the end.
+    """
+    fd = os.open(os.path.join(log, FOLDER, name), os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        at = 0
+        while at < end:
+            at += os.pwrite(fd, bytes(min(1 << 20, end - at)), at)
+        os.fsync(fd)
+    finally:
+        os.close(fd)

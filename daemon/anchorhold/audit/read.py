@@ -1,0 +1,152 @@
+"""Reads the log's files back: which epochs there are, their bundles and openings, what journals hold.
+
+Constraint: never changes the log, needs no lock and no right to write. The log may grow meanwhile: what was
+there when reading began is read. Whether it is true, verify/ says.
+"""
+
+from __future__ import annotations
+
+import os
+
+from anchorhold.audit import journal
+from anchorhold.audit.entry import split_openings
+from anchorhold.audit.files import read_file
+from anchorhold.audit.grow import read_openings
+from anchorhold.audit.note import Checkpoint
+from anchorhold.audit.state import FILE, State
+from anchorhold.audit.tree import WIDTH, split_entries, tile_path
+from anchorhold.errors import AuditError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TRIES = 100
+
+
+class Epoch:
+    """``number``, its ``folder``, seq of its ``first`` entry, its ``size``; ``pruned``: the entries are
+    gone."""
+
+    __slots__ = ("first", "folder", "number", "pruned", "size")
+
+    def __init__(self, log: str, number: int, first: int, size: int) -> None:
+        self.number, self.first, self.size = number, first, size
+        self.folder = os.path.join(log, str(number))
+        self.pruned = os.path.lexists(os.path.join(self.folder, "end"))
+
+
+class Bundle:
+    """Up to 256 entries as they stand in the tree. ``openings`` are those of each entry, undivided; None
+    where the file is not there (a copy of the log without names)."""
+
+    __slots__ = ("entries", "epoch", "first", "openings")
+
+    def __init__(self, epoch: int, first: int, entries: list[bytes], openings: list[bytes] | None) -> None:
+        self.epoch, self.first, self.entries, self.openings = epoch, first, entries, openings
+
+
+class Snapshot:
+    """The log as it is now. Raises AuditError where there is none or it is damaged, OSError."""
+
+    def __init__(self, log: str) -> None:
+        self.log = log
+        self.state, self.unsettled = _consistent(log)
+        self.epochs = _epochs(log, self.state)
+
+    @property
+    def total(self) -> int:
+        """Entries in the tree, in all epochs, pruned ones included."""
+        return self.state.total
+
+    def bundles(self, first: int = 0) -> Iterator[Bundle]:
+        """The bundles from the one that holds entry ``first`` on."""
+        for epoch in self.epochs:
+            if epoch.pruned or epoch.first + epoch.size <= first:
+                continue
+            for number in range(max(0, first - epoch.first) // WIDTH, -(-epoch.size // WIDTH)):
+                yield read_bundle(epoch, number)
+
+    def one(self, seq: int) -> Bundle | None:
+        """The bundle that holds an entry; None if the entry is not there (any more)."""
+        for epoch in self.epochs:
+            if epoch.first <= seq < epoch.first + epoch.size:
+                return None if epoch.pruned else read_bundle(epoch, (seq - epoch.first) // WIDTH)
+        return None
+
+
+def log_folder(state_dir: str | os.PathLike[str]) -> str:
+    """The log's folder. AuditError where there is none."""
+    log = os.path.join(os.path.abspath(state_dir), "log")
+    try:
+        os.stat(os.path.join(log, "."))
+    except FileNotFoundError:
+        raise AuditError(
+            f"there is no audit log at {log}", hint="The first run makes it: anchorhold ask"
+        ) from None
+    return log
+
+
+def read_bundle(epoch: Epoch, number: int) -> Bundle:
+    """One bundle as far as the epoch's size goes. AuditError, OSError."""
+    width = min(WIDTH, epoch.size - number * WIDTH)
+    data = None
+    if width < WIDTH:
+        data = read_file(os.path.join(epoch.folder, tile_path("entries", number, width)))
+    if data is None:
+        data = read_file(os.path.join(epoch.folder, tile_path("entries", number)))
+    first = epoch.first + number * WIDTH
+    entries = split_entries(data)[:width] if data is not None else []
+    if len(entries) != width:
+        raise unreadable(first)
+    raw = read_openings(epoch.folder, number)
+    openings = None
+    if raw is not None:
+        openings = []
+        at = 0
+        try:
+            for _ in range(width):
+                start, (_, _, at) = at, split_openings(raw, at)
+                openings.append(raw[start:at])
+        except (IndexError, ValueError):
+            raise unreadable(first) from None
+    return Bundle(epoch.number, first, entries, openings)
+
+
+def unreadable(seq: int) -> AuditError:
+    """An entry that is not what was written."""
+    return AuditError(f"entry {seq} of the audit log cannot be read", hint="Run: anchorhold audit verify")
+
+
+def _consistent(log: str) -> tuple[State, list[tuple[bytes, bytes]]]:
+    """State and unsettled records that belong together: what is settled meanwhile must not come twice, nor
+    never."""
+    for _ in range(TRIES):
+        before = read_file(os.path.join(log, FILE))
+        state = State() if before is None else State.parse(before, log)
+        try:
+            found = []
+            for name in journal.names(log):
+                one = journal.read(log, name, state.journals.get(name, 0), limit=1 << 40, look=False)
+                found += [(record[0][8:35], at, record) for at, record in enumerate(one.found)]
+        except FileNotFoundError:
+            continue
+        if read_file(os.path.join(log, FILE)) == before:
+            return state, [record for _, _, record in sorted(found, key=lambda one: one[0])]
+    raise AuditError("the audit log changes too fast to be read", hint="Try again.")
+
+
+def _epochs(log: str, state: State) -> list[Epoch]:
+    epochs = [Epoch(log, state.epoch, state.first, state.size)]
+    first = state.first
+    for number in range(state.epoch - 1, -1, -1):
+        note = read_file(os.path.join(log, str(number), "checkpoint"))
+        if note is None:
+            raise AuditError(
+                f"the audit log is damaged: the checkpoint of epoch {number} is missing",
+                hint="Run: anchorhold audit verify",
+            )
+        size = Checkpoint.parse(note).size
+        first -= size
+        epochs.append(Epoch(log, number, first, size))
+    return epochs[::-1]
