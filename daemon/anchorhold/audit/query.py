@@ -139,6 +139,8 @@ def flat(epoch: int, seq: int, data: bytes, openings: bytes | None) -> dict[str,
                 (GROUPS[at], openings[start:end]) for at, (start, end) in zip(groups, spans, strict=True)
             ]
         entry = merge(shown, parts)
+        if isinstance(entry.get("request"), int):  # an entry says its session once
+            entry["request"] = f"{entry['session']}-{entry['request']}"
     except (ValueError, IndexError, RecursionError):
         raise unreadable(seq) from None
     entry["epoch"] = epoch

@@ -87,16 +87,24 @@ def log_folder(state_dir: str | os.PathLike[str]) -> str:
     return log
 
 
-def read_bundle(epoch: Epoch, number: int) -> Bundle:
-    """One bundle as far as the epoch's size goes. AuditError, OSError."""
+def read_raw(epoch: Epoch, number: int) -> bytes:
+    """A bundle's bytes; it may hold more entries than the epoch's size. AuditError, OSError."""
     width = min(WIDTH, epoch.size - number * WIDTH)
     data = None
     if width < WIDTH:
         data = read_file(os.path.join(epoch.folder, tile_path("entries", number, width)))
     if data is None:
         data = read_file(os.path.join(epoch.folder, tile_path("entries", number)))
+    if data is None:
+        raise unreadable(epoch.first + number * WIDTH)
+    return data
+
+
+def read_bundle(epoch: Epoch, number: int) -> Bundle:
+    """One bundle as far as the epoch's size goes. AuditError, OSError."""
+    width = min(WIDTH, epoch.size - number * WIDTH)
     first = epoch.first + number * WIDTH
-    entries = split_entries(data)[:width] if data is not None else []
+    entries = split_entries(read_raw(epoch, number))[:width]
     if len(entries) != width:
         raise unreadable(first)
     raw = read_openings(epoch.folder, number)

@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, log: Log, session: str) -> None:
         self.log = log
         self.session = session
-        self.request: str | None = None
+        self.request: int | None = None  # its number in the session
         self.phase = "boot"
         self.denied = 0
         self.shown: dict[bytes, tuple[str, int]] = {}

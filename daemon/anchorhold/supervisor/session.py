@@ -266,7 +266,7 @@ class Session:
             raise WorkerError("the session was not started")
         self._next_request += 1
         number = self._next_request
-        self.recorder.request = f"{self.recorder.session}-{number}"
+        self.recorder.request = number
         self._output_salt = os.urandom(16)
         self._output = hashlib.sha256(self._output_salt)
         if loop.ended.is_set():
