@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 MERGE_SECONDS = 1.0
 MERGE_KEYS = 4096
 EXAMPLES = 20
+QUIET_SECONDS = 2.0
+SETTLE_SECONDS = 10.0
+"""How often at most the log is settled in between."""
 
 
 def text(path: bytes) -> str:
@@ -40,6 +43,7 @@ class Recorder:
         self.examples: dict[tuple[str, bytes, str], int] = {}
         self._pending: dict[tuple[str, bytes, str], int] = {}
         self._flush_at = 0.0
+        self._quiet_since = self._settled_at = time.monotonic()
         self._lock = threading.RLock()  # the thread that asks writes request.start, the loop all else
 
     def _append(self, kind: str, fields: dict[str, object]) -> None:
@@ -108,6 +112,20 @@ class Recorder:
         if path:
             fields["path"] = text(path)
         self._append("denial", fields)
+
+    def settle(self, *, quiet: bool) -> None:
+        """While nothing happens, what gathered in the journal enters the tree and is signed."""
+        now = time.monotonic()
+        if not quiet:
+            self._quiet_since = now
+        elif (
+            now - self._quiet_since >= QUIET_SECONDS
+            and now - self._settled_at >= SETTLE_SECONDS
+            and self.log.unsettled
+        ):
+            self._settled_at = now
+            self.flush()
+            self.log.checkpoint()
 
     def flush_due(self) -> float | None:
         """Seconds until counted denials must be written, or None if none waits."""

@@ -197,6 +197,7 @@ class Loop(threading.Thread):
             ready = self._poll.poll(max(1, int(wait * 1000)))
             if due == 0.0:
                 self.recorder.flush()
+            self.recorder.settle(quiet=not ready)
             for fd, events in ready:
                 if self._broker is not None and fd == self._broker.listener:
                     self._answer(events)

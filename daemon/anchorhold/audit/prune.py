@@ -1,0 +1,96 @@
+"""Takes away the oldest epochs, whole, and keeps what the chain of keys needs of them.
+
+Constraint: told before it is done (an entry ``prune``), and the chain stays checkable from the root key: of a
+pruned epoch its key, its final signed head and its last entry, which names the next key, with the proof,
+stay. Cut short, it is completed by the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from anchorhold.audit.files import audit_error, fsync_path, replace
+from anchorhold.audit.query import flat
+from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
+from anchorhold.audit.receipt import last_entry
+from anchorhold.audit.settle import Chain, Locked
+from anchorhold.audit.tree import WIDTH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Old:
+    """An epoch that can go: its number, how many entries it has, the time of its last one."""
+
+    __slots__ = ("entries", "epoch", "last")
+
+    def __init__(self, epoch: Epoch, last: str) -> None:
+        self.epoch, self.entries, self.last = epoch, epoch.size, last
+
+
+def old_epochs(state_dir: Path, before: str) -> list[Old]:
+    """The ended epochs, from the oldest on, whose last entry is older than ``before`` (in the log's form of
+    time).
+
+    The list ends at the first one that is not. Raises AuditError.
+    """
+    log = log_folder(state_dir)
+    try:
+        return _old(Snapshot(log), before)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+
+
+def _old(snapshot: Snapshot, before: str) -> list[Old]:
+    found = []
+    for epoch in snapshot.epochs[:-1]:
+        if epoch.pruned:
+            continue
+        bundle = read_bundle(epoch, (epoch.size - 1) // WIDTH)
+        last = str(flat(epoch.number, epoch.first + epoch.size - 1, bundle.entries[-1], None).get("time"))
+        if last >= before:
+            break
+        found.append(Old(epoch, last))
+    return found
+
+
+def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
+    """Remove the entries of the epochs that `old_epochs` names; returns those. Raises AuditError."""
+    log = log_folder(state_dir)
+    try:
+        with Locked(log):
+            chain = Chain(log)
+            chain.settle()
+            snapshot = Snapshot(log)
+            for epoch in snapshot.epochs:
+                if epoch.pruned:
+                    _remove(epoch)  # what a crash left
+            found = _old(snapshot, before)
+            if found:
+                numbers = [found[0].epoch.number, found[-1].epoch.number]
+                chain.write("prune", {"epochs": numbers, "reason": reason, "by": by})
+            chain.sign()
+            for one in found:
+                entry, proof = last_entry(one.epoch)
+                content = json.dumps({"entry": entry.decode("ascii"), "proof": proof}, separators=(",", ":"))
+                replace(os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True)
+                _remove(one.epoch)
+            if found:  # it may hold names of what is gone
+                for name in ("index.sqlite", "index.sqlite-journal", "index.sqlite-wal", "index.sqlite-shm"):
+                    if os.path.lexists(path := os.path.join(os.path.dirname(log), name)):
+                        os.unlink(path)
+            return found
+    except OSError as error:
+        raise audit_error(error, "be pruned", error.filename or log) from error
+
+
+def _remove(epoch: Epoch) -> None:
+    for name in ("openings", "tile"):
+        path = os.path.join(epoch.folder, name)
+        if os.path.lexists(path):
+            shutil.rmtree(path)
+    fsync_path(epoch.folder, directory=True)

@@ -1,0 +1,293 @@
+"""Forgets names, digests or texts, and keeps the proof.
+
+Constraint: told before it is done, as everything in the log: the redaction is an entry, in the tree and
+signed, before the first opening is erased. After it no byte of what was erased is left in any file of the
+state directory: openings are rewritten and the old bytes overwritten, journals are overwritten, and what
+crashes tore, the index and the cache of digests are removed. Cut short, it is completed by the next one
+(`complete`).
+
+The entries and the tree do not change: they only ever held commitments.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+
+from anchorhold.audit import journal
+from anchorhold.audit.entry import GROUPS, split_openings
+from anchorhold.audit.files import TMP, audit_error, fsync_path
+from anchorhold.audit.grow import openings_path, read_openings, write_openings
+from anchorhold.audit.query import flat
+from anchorhold.audit.read import Epoch, Snapshot, log_folder
+from anchorhold.audit.settle import Chain, Locked, tidy_temporary
+from anchorhold.audit.tree import WIDTH
+from anchorhold.errors import AuditError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from typing import Any
+
+PATHS = ("path", "resolved", "model_path")
+TEXTS = ("reason", "detail")
+RANGES = 2_000
+"""Ranges of numbers in one entry: they have to fit in 65,535 bytes."""
+
+
+class Plan:
+    """Which openings are to be erased: for each number of an entry the mask of groups."""
+
+    def __init__(self, masks: dict[int, int]) -> None:
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def by_mask(self) -> Iterator[tuple[int, list[list[int]]]]:
+        """The numbers as ranges, for each mask that occurs."""
+        for mask in sorted(set(self.masks.values())):
+            ranges: list[list[int]] = []
+            for seq in sorted(seq for seq, one in self.masks.items() if one == mask):
+                if ranges and ranges[-1][1] == seq - 1:
+                    ranges[-1][1] = seq
+                else:
+                    ranges.append([seq, seq])
+            yield mask, ranges
+
+
+def plan(
+    state_dir: Path, matches: Callable[[dict[str, Any]], bool], groups: Iterable[str], *, by_path: bool
+) -> Plan:
+    """What a redaction of the entries that match would erase. Raises AuditError.
+
+    ``by_path``: the entries were chosen by a path, so every other entry whose free text repeats a path that
+    was found is chosen too: an error's words can hold a name.
+    """
+    log = log_folder(state_dir)
+    wanted = sum(1 << GROUPS.index(group) for group in groups)
+    try:
+        snapshot = Snapshot(log)
+        masks: dict[int, int] = {}
+        names: set[str] = set()
+        for seq, entry, mask in _openings(snapshot):
+            if matches(entry):
+                if mask & wanted:
+                    masks[seq] = mask & wanted
+                names.update(_paths(entry))
+        if by_path and wanted & 1 and names:
+            repeats = _Repeats(names)
+            for seq, entry, mask in _openings(snapshot):
+                if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
+                    masks[seq] = mask & wanted | masks.get(seq, 0)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+    return Plan(masks)
+
+
+def _openings(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Each entry that still has an opening: number, all its fields, the mask of what is there."""
+    for bundle in snapshot.bundles():
+        for at, openings in enumerate(bundle.openings or ()):
+            if len(openings) > 1:
+                spans, groups, _ = split_openings(openings, 0)
+                mask = sum(
+                    1 << group for (start, end), group in zip(spans, groups, strict=True) if end > start
+                )
+                if mask:
+                    seq = bundle.first + at
+                    yield seq, flat(bundle.epoch, seq, bundle.entries[at], openings), mask
+    for seq, (shown, openings) in enumerate(snapshot.unsettled, snapshot.total):
+        if openings[0]:
+            entry = flat(snapshot.state.epoch, seq, b'{"v":2,"seq":%d,%b}' % (seq, shown), openings)
+            yield seq, entry, openings[0]
+
+
+def _paths(entry: dict[str, Any]) -> Iterator[str]:
+    files = entry.get("files")
+    for value in (*(entry.get(name) for name in PATHS), *(files if isinstance(files, list) else ())):
+        if isinstance(value, str) and len(value) > 1:
+            yield value
+
+
+class _Repeats:
+    """Whether an entry repeats one of ``names``, as one of its paths or within its free text."""
+
+    def __init__(self, names: set[str]) -> None:
+        self._names = names
+        self._texts: dict[str, bool] = {}  # an error's words are the same in many entries
+
+    def __call__(self, entry: dict[str, Any]) -> bool:
+        return not self._names.isdisjoint(_paths(entry)) or any(
+            self._in_text(text) for name in TEXTS if isinstance(text := entry.get(name), str)
+        )
+
+    def _in_text(self, text: str) -> bool:
+        known = self._texts.get(text)
+        if known is None:
+            if len(self._texts) > 10_000:
+                self._texts.clear()
+            known = self._texts[text] = any(name in text for name in self._names)
+        return known
+
+
+def redact(
+    state_dir: Path,
+    matches: Callable[[dict[str, Any]], bool],
+    groups: Iterable[str],
+    *,
+    reason: str,
+    by: str,
+    by_path: bool = False,
+) -> int:
+    """Erase the ``groups`` of all entries that match; returns how many entries that were. Raises AuditError.
+
+    ``reason`` and ``by`` go into the log, in the open.
+    """
+    log = log_folder(state_dir)
+    groups = tuple(groups)
+    try:
+        with Locked(log):
+            chain = Chain(log)
+            tidy_temporary(log, chain.state.epoch)
+            chain.settle()  # all that is in journals has its place then
+            todo = plan(state_dir, matches, groups, by_path=by_path)
+            if todo:
+                torn = bool(_torn(log))
+                for mask, ranges in todo.by_mask():
+                    for at in range(0, len(ranges), RANGES):
+                        part = ranges[at : at + RANGES]
+                        fields: dict[str, object] = {
+                            "what": [name for bit, name in enumerate(GROUPS) if mask >> bit & 1],
+                            "count": sum(last - first + 1 for first, last in part),
+                            "ranges": part,
+                            "reason": reason,
+                            "by": by,
+                        }
+                        if torn:
+                            fields["torn"] = True
+                        chain.write("redaction", fields)
+            chain.sign()
+            _erase(state_dir, chain, todo.masks)
+            return len(todo)
+    except OSError as error:
+        raise audit_error(error, "be redacted", error.filename or log) from error
+
+
+def complete(state_dir: Path) -> int:
+    """Do again what all redactions in the log say: for one that was cut short. Returns how many entries they
+    name."""
+    log = log_folder(state_dir)
+    try:
+        with Locked(log):
+            chain = Chain(log)
+            chain.settle()
+            chain.sign()
+            masks: dict[int, int] = {}
+            for bundle in Snapshot(log).bundles():
+                for data in bundle.entries:
+                    if b'"kind":"redaction"' in data:
+                        for seq, mask in _named(data):
+                            masks[seq] = masks.get(seq, 0) | mask
+            if masks:
+                _erase(state_dir, chain, masks)
+            return len(masks)
+    except OSError as error:
+        raise audit_error(error, "be redacted", error.filename or log) from error
+
+
+def _named(data: bytes) -> Iterator[tuple[int, int]]:
+    entry = json.loads(data)
+    if entry.get("kind") == "redaction" and not entry.get("session"):
+        mask = sum(1 << GROUPS.index(name) for name in entry["what"])
+        for first, last in entry["ranges"]:
+            yield from ((seq, mask) for seq in range(first, last + 1))
+
+
+def _erase(state_dir: Path, chain: Chain, masks: dict[int, int]) -> None:
+    """Erase, and remove whatever else of the state directory can hold the same bytes."""
+    log = chain.log
+    for epoch in Snapshot(log).epochs:
+        if not epoch.pruned:
+            bundles: dict[int, dict[int, int]] = {}
+            for seq, mask in masks.items():
+                if epoch.first <= seq < epoch.first + epoch.size:
+                    number, at = divmod(seq - epoch.first, WIDTH)
+                    bundles.setdefault(number, {})[at] = mask
+            for number, erased in bundles.items():
+                _rewrite(epoch, number, erased)
+    for name in journal.names(log):
+        journal.blank(log, name, chain.state.journals.get(name, 0))
+    for path in _torn(log):
+        _shred(path)
+    _forget_copies(os.path.dirname(log), digests=any(mask & 2 for mask in masks.values()))
+
+
+def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
+    data = read_openings(epoch.folder, number)
+    if data is None:
+        raise AuditError(f"the openings of the audit log are missing: {epoch.folder}/{openings_path(number)}")
+    out = []
+    at = index = 0
+    while at < len(data):
+        start = at
+        spans, groups, at = split_openings(data, start)
+        mask = erased.get(index, 0)
+        if any(mask >> group & 1 for group in groups):
+            parts = [data[start : start + 1]]
+            for (first, end), group in zip(spans, groups, strict=True):
+                gone = mask >> group & 1
+                parts.append(b"\0\0" if gone else (end - first).to_bytes(2, "big") + data[first:end])
+            out.append(b"".join(parts))
+        else:
+            out.append(data[start:at])
+        index += 1
+    path = os.path.join(epoch.folder, openings_path(number))
+    old = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        write_openings(epoch.folder, number, b"".join(out), sync=True)
+        _overwrite(old)
+    finally:
+        os.close(old)
+
+
+def _torn(log: str) -> list[str]:
+    """What crashes tore: it cannot be told what is in it."""
+    folder = os.path.join(log, "torn")
+    try:
+        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except FileNotFoundError:
+        return []
+
+
+def _forget_copies(state_dir: str, *, digests: bool) -> None:
+    """The index, the cache of digests (where digests were erased), and whatever was being written."""
+    for folder, _, names in os.walk(state_dir):
+        for name in names:
+            if name.startswith(("index.sqlite", TMP)) or (
+                digests and name == "digests.json" and folder == state_dir
+            ):
+                _shred(os.path.join(folder, name))
+
+
+def _shred(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        os.unlink(path)
+        _overwrite(fd)
+    finally:
+        os.close(fd)
+    fsync_path(os.path.dirname(path), directory=True)
+
+
+def _overwrite(fd: int) -> None:
+    """Zeros over a file that has no name any more."""
+    size = os.fstat(fd).st_size
+    at = 0
+    while at < size:
+        at += os.pwrite(fd, bytes(min(1 << 20, size - at)), at)
+    os.fsync(fd)
