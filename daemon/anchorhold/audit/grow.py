@@ -35,7 +35,9 @@ def read_openings(folder: str, number: int) -> bytes | None:
     if data is None:
         return None
     try:
-        return zlib.decompress(data)
+        if zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
+            raise zlib.error
+        return zlib.decompress(data[:-4])
     except zlib.error:
         raise AuditError(
             f"a file of the audit log is damaged: {openings_path(number)}",
@@ -45,7 +47,9 @@ def read_openings(folder: str, number: int) -> bytes | None:
 
 def write_openings(folder: str, number: int, data: bytes, *, sync: bool) -> None:
     """Replace the openings of a bundle. OSError."""
-    replace(os.path.join(folder, openings_path(number)), zlib.compress(data, COMPRESSION), sync=sync)
+    packed = zlib.compress(data, COMPRESSION)
+    check = zlib.crc32(packed).to_bytes(4, "big")  # bits that pad a deflate stream are in no other sum
+    replace(os.path.join(folder, openings_path(number)), packed + check, sync=sync)
 
 
 class Grow:

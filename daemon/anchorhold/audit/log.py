@@ -125,6 +125,7 @@ class Log:
                     if self._settled == self._journal.size:
                         self._journal.end(self._settled)
                         self._settled = 0
+                        chain.forget_journals()
                 return checkpoint
         except OSError as error:
             raise audit_error(error, "be signed", error.filename or self._path) from error

@@ -206,8 +206,15 @@ class Chain:
         for one in found:
             if one.gone and not one.more:
                 journal.remove(self.log, one.name, self.state.journals.get(one.name, 0))
+        self.forget_journals()
+
+    def forget_journals(self) -> None:
+        """Journals that are gone leave the state. Not brought to the disk at once: a mention too many harms nobody."""
         there = set(journal.names(self.log))
-        self.state.journals = {name: end for name, end in self.state.journals.items() if name in there}
+        known = self.state.journals
+        self.state.journals = {name: end for name, end in known.items() if name in there}
+        if self.state.journals != known:
+            self.state.save(self.log, sync=False)
 
     def _set_aside(self, torn: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Bytes that a crash tore: kept under their digest, on disk before the entry that tells of them."""

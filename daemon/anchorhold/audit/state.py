@@ -39,7 +39,7 @@ class State:
         """Entries in all trees of the chain: the seq of the next one."""
         return self.first + self.size
 
-    def save(self, log: str) -> None:
+    def save(self, log: str, *, sync: bool = True) -> None:
         """Commit. OSError."""
         content = {
             "v": 2,
@@ -50,7 +50,7 @@ class State:
             "journals": self.journals,
         }
         text = json.dumps(content, separators=(",", ":")) + "\n"
-        replace(os.path.join(log, FILE), text.encode(), sync=True)
+        replace(os.path.join(log, FILE), text.encode(), sync=sync)
 
     @classmethod
     def load(cls, log: str) -> State | None:

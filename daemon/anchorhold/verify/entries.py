@@ -1,4 +1,8 @@
-"""Reads entry bundles and entries, strictly."""
+"""Reads bundles, openings and entries, strictly.
+
+Constraint: 300,000 entries a second on two cores. So the kinds of which there are many are matched whole by one
+regular expression that leaves no freedom; whatever does not match is taken apart with care, to the same verdict.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,27 @@ import json
 import re
 from typing import Any, NoReturn
 
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-NONCE = re.compile(r"[0-9a-f]{32}")
+GROUPS = ("names", "digests", "text")
+LIMIT = 65_535
+SALT = 16
+
+_HEAD = (
+    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z","mono":(0|[1-9][0-9]{0,18})'
+    rb',"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18}),"kind":"'
+)
+_INTEGER = rb"(?:0|[1-9][0-9]{0,18})"
+_TAIL = (
+    rb'(?:,"request":([1-9][0-9]{0,18}))?(?:,"names":"([A-Za-z0-9+/]{43}=)")?(?:,"digests":"([A-Za-z0-9+/]{43}=)")?\}'
+)
+GRANT = re.compile(
+    _HEAD + rb'(grant)","class":"([a-z]+)","size":' + _INTEGER + rb',"mode":"[a-z]+","phase":"[a-z]+"' + _TAIL
+)
+"""seq, second, microseconds, mono, session, n, kind, class, request, names, digests: a grant as anchorhold writes it."""
+
+_COMMON = re.compile(
+    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)\.(\d{6})Z","mono":(0|[1-9][0-9]{0,18})'
+    rb',"session":"(?:([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18})|)"?,"kind":"([a-z]+(?:\.[a-z]+)?)"'
+)
 
 
 class EntryError(Exception):
@@ -18,16 +41,39 @@ def frames(data: bytes) -> tuple[list[bytes], int]:
     """The entries of a bundle (big-endian uint16 length before each), and where the last whole one ends."""
     found = []
     at = 0
-    while at + 2 <= len(data):
-        end = at + 2 + (data[at] << 8 | data[at + 1])
-        if end > len(data):
+    end = len(data)
+    while at + 2 <= end:
+        start = at + 2
+        stop = start + (data[at] << 8 | data[at + 1])
+        if stop > end:
             break
-        found.append(data[at + 2 : end])
-        at = end
+        found.append(data[start:stop])
+        at = stop
     return found, at
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def openings_at(data: bytes, at: int) -> tuple[list[tuple[int, bytes]], int]:
+    """The openings of one entry: (group's number, its bytes; empty if erased), and where they end.
+
+    Raises EntryError where the bytes are none.
+    """
+    if at >= len(data) or data[at] > 7:
+        raise EntryError("its openings cannot be read")
+    mask = data[at]
+    at += 1
+    found = []
+    for group in range(3):
+        if mask >> group & 1:
+            start = at + 2
+            at = start + int.from_bytes(data[at:start], "big")
+            if at > len(data):
+                raise EntryError("its openings cannot be read")
+            found.append((group, data[start:at]))
+    return found, at
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json: an object in which no member stands twice."""
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise EntryError("a field stands twice in it")
@@ -38,25 +84,77 @@ def _no_constant(name: str) -> NoReturn:
     raise EntryError(f"{name} is no JSON")
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant).decode
+def _no_fraction(text: str) -> NoReturn:
+    raise EntryError("a number in it is no integer")
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """One entry: strict JSON in ASCII, an object, with the common fields. Raises EntryError."""
+def _integer(text: str) -> int:
+    if len(text) > 20:
+        raise EntryError("a number in it is too large")
+    return int(text)
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=no_duplicates, parse_constant=_no_constant, parse_float=_no_fraction, parse_int=_integer
+).decode
+encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""The canonical form."""
+
+
+def canonical(data: bytes) -> Any:
+    """A JSON value in canonical form (docs/audit-log.md, Entries). Raises EntryError."""
     try:
-        fields = _decode(data.decode("ascii"))
+        text = data.decode("ascii")
+        value = _decode(text)
+        if encode(value) != text:
+            raise EntryError("it is not in the canonical form")
     except (ValueError, RecursionError):
-        raise EntryError("it is no JSON object") from None
+        raise EntryError("it is no JSON") from None
+    return value
+
+
+class Entry:
+    """An entry's common members, and ``fields``: all of them. ``second`` and ``micro`` are of its time."""
+
+    __slots__ = ("commitments", "fields", "kind", "micro", "mono", "n", "second", "seq", "session")
+
+    def __init__(self, data: bytes) -> None:
+        """Raises EntryError unless it is an entry in every detail."""
+        fields = canonical(data)
+        if not isinstance(fields, dict):
+            raise EntryError("it is no JSON object")
+        match = _COMMON.match(data)
+        session = fields.get("session")
+        if fields.get("v") != 2 or type(fields.get("v")) is not int:
+            raise EntryError("it is of an unknown version")
+        if match is None or (match[5] is None) != (session == "") or ("n" in fields) != bool(session):
+            raise EntryError("its first members are not those of an entry")
+        self.fields: dict[str, Any] = fields
+        self.seq, self.second, self.micro = int(match[1]), match[2], int(match[3])
+        self.mono, self.session = int(match[4]), (match[5] or b"").decode()
+        self.n = int(match[6]) if match[6] is not None else -1
+        self.kind = match[7].decode()
+        names = [name for name in fields if name in GROUPS]
+        if names != [name for name in GROUPS if name in fields] or list(fields)[len(fields) - len(names) :] != names:
+            raise EntryError("its commitments are not its last members")
+        self.commitments: dict[str, str] = {name: fields[name] for name in names}
+        if not all(type(one) is str and is_commitment(one) for one in self.commitments.values()):
+            raise EntryError("a commitment in it is malformed")
+
+
+_COMMITMENT = re.compile(r"[A-Za-z0-9+/]{43}=", re.ASCII)
+
+
+def is_commitment(text: str) -> bool:
+    """44 characters of base64 of 32 bytes."""
+    return _COMMITMENT.fullmatch(text) is not None
+
+
+def opened(opening: bytes) -> dict[str, Any]:
+    """The group in an opening. Raises EntryError."""
+    if len(opening) <= SALT:
+        raise EntryError("an opening of it is too short")
+    fields = canonical(opening[SALT:])
     if not isinstance(fields, dict):
-        raise EntryError("it is no JSON object")
-    for name, kind in (("v", int), ("seq", int), ("time", str), ("session", str), ("kind", str)):
-        if type(fields.get(name)) is not kind:
-            raise EntryError(f"its field {name} is missing or of the wrong type")
-    if fields["v"] != 1:
-        raise EntryError("it is of an unknown version")
-    if not TIME.fullmatch(fields["time"]):
-        raise EntryError("its time is no RFC 3339 time in UTC with microseconds")
-    nonce = fields.get("nonce")
-    if type(nonce) is not str or not NONCE.fullmatch(nonce):
-        raise EntryError("its nonce is missing or malformed")
+        raise EntryError("an opening of it is no object")
     return fields

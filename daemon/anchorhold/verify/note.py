@@ -16,19 +16,27 @@ class NoteError(Exception):
     """The note or key is malformed, or its signature is not good. The text says what."""
 
 
-class VerifierKey:
-    """A vkey of signature type 1 (Ed25519)."""
+ED25519 = 1
+COSIGNATURE = 4
+"""Signature types: signed-note's Ed25519, tlog-cosignature's Ed25519."""
 
-    def __init__(self, text: str) -> None:
+
+class VerifierKey:
+    """A vkey of signature type ``kind``: 1 (a log's, Ed25519) or 4 (a witness's, Ed25519 with a time)."""
+
+    def __init__(self, text: str, kind: int = ED25519) -> None:
         parts = text.split("+", 2)
         if len(parts) != 3:
             raise NoteError("the verifier key is no vkey")
         self.name, identifier, material = parts
         decoded = decode64(material)
-        if not self.name or len(decoded) != 33 or decoded[0] != 1:
-            raise NoteError("the verifier key is no Ed25519 vkey")
+        if not self.name or len(decoded) != 33 or decoded[0] != kind:
+            raise NoteError(f"the verifier key is no Ed25519 vkey of type {kind}")
+        if any(character.isspace() or character < " " for character in self.name):
+            raise NoteError("the verifier key's name holds white space")
         self.public = decoded[1:]
-        self.identifier = hashlib.sha256(self.name.encode() + b"\n\x01" + self.public).digest()[:4]
+        self.kind = kind
+        self.identifier = hashlib.sha256(self.name.encode() + b"\n" + decoded).digest()[:4]
         if self.identifier.hex() != identifier:
             raise NoteError("the verifier key's ID does not belong to it")
         self.text = text
@@ -40,7 +48,7 @@ class VerifierKey:
 
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(signature, text)
-        except InvalidSignature:
+        except (InvalidSignature, ValueError):
             return False
         return True
 
@@ -67,18 +75,7 @@ def decode64(text: str) -> bytes:
 
 def read_head(note: bytes, key: VerifierKey | None) -> Head:
     """The head of a checkpoint. With ``key``, its signature is demanded and checked. Raises NoteError."""
-    if len(note) > MAX_BYTES:
-        raise NoteError("the checkpoint is too long")
-    try:
-        whole = note.decode("utf-8")
-    except UnicodeDecodeError:
-        raise NoteError("the checkpoint is no UTF-8") from None
-    if any(character < " " and character != "\n" for character in whole):
-        raise NoteError("the checkpoint holds control characters")
-    body, blank, signatures = whole.rpartition("\n\n")
-    if not blank or not signatures.endswith("\n"):
-        raise NoteError("the checkpoint is no signed note")
-    text = body + "\n"
+    body, signatures = _split(note)
     lines = body.split("\n")
     if len(lines) < 3 or not all(lines):
         raise NoteError("the checkpoint has not the three lines of a tree head")
@@ -91,14 +88,50 @@ def read_head(note: bytes, key: VerifierKey | None) -> Head:
     if key is not None:
         if origin != key.name:
             raise NoteError("the checkpoint is of another log than the key")
-        _check_signatures(signatures[:-1].split("\n"), key, text.encode())
+        text = (body + "\n").encode()
+        found = _signatures(signatures, key)
+        if any(len(one) != 64 or not key.check(one, text) for one in found):
+            raise NoteError("the checkpoint's signature is not good")
+        if not found:
+            raise NoteError("the checkpoint is not signed by the log's key")
     return head
 
 
-def _check_signatures(lines: list[str], key: VerifierKey, text: bytes) -> None:
+def cosigned_at(note: bytes, witness: VerifierKey) -> int | None:
+    """When ``witness`` cosigned the checkpoint (POSIX seconds); None if it did not. Raises NoteError if a line that
+    claims to be its cosignature is not good. Source: https://c2sp.org/tlog-cosignature."""
+    body, signatures = _split(note)
+    newest = None
+    for one in _signatures(signatures, witness):
+        time = int.from_bytes(one[:8], "big")
+        message = f"cosignature/v1\ntime {time}\n{body}\n".encode()
+        if len(one) != 72 or time >= 1 << 63 or not witness.check(one[8:], message):
+            raise NoteError("a cosignature of the checkpoint is not good")
+        newest = max(newest or 0, time)
+    return newest
+
+
+def _split(note: bytes) -> tuple[str, list[str]]:
+    """The text of a signed note without its last newline, and its signature lines."""
+    if len(note) > MAX_BYTES:
+        raise NoteError("the checkpoint is too long")
+    try:
+        whole = note.decode("utf-8")
+    except UnicodeDecodeError:
+        raise NoteError("the checkpoint is no UTF-8") from None
+    if any(character < " " and character != "\n" for character in whole):
+        raise NoteError("the checkpoint holds control characters")
+    body, blank, signatures = whole.rpartition("\n\n")
+    if not blank or not signatures.endswith("\n"):
+        raise NoteError("the checkpoint is no signed note")
+    return body, signatures[:-1].split("\n")
+
+
+def _signatures(lines: list[str], key: VerifierKey) -> list[bytes]:
+    """The signatures that claim to be of ``key``. All lines must be well formed."""
     if len(lines) > MAX_SIGNATURES:
         raise NoteError("the checkpoint has too many signatures")
-    good = False
+    found = []
     for line in lines:
         dash, _, rest = line.partition(" ")
         name, _, encoded = rest.partition(" ")
@@ -107,13 +140,9 @@ def _check_signatures(lines: list[str], key: VerifierKey, text: bytes) -> None:
         data = decode64(encoded)
         if len(data) < 5:
             raise NoteError("a signature of the checkpoint is too short")
-        if name != key.name or data[:4] != key.identifier:
-            continue  # signed-note: signatures of unknown keys are passed over
-        if not key.check(data[4:], text):
-            raise NoteError("the checkpoint's signature is not good")
-        good = True
-    if not good:
-        raise NoteError("the checkpoint is not signed by the log's key")
+        if name == key.name and data[:4] == key.identifier:  # others are passed over, as signed-note wants
+            found.append(data[4:])
+    return found
 
 
 def private_belongs(text: str, key: VerifierKey) -> bool:
