@@ -209,7 +209,7 @@ class Chain:
         self.forget_journals()
 
     def forget_journals(self) -> None:
-        """Journals that are gone leave the state. Not brought to the disk at once: a mention too many harms nobody."""
+        """Journals that are gone leave the state. A mention too many on the disk harms nobody."""
         there = set(journal.names(self.log))
         known = self.state.journals
         self.state.journals = {name: end for name, end in known.items() if name in there}

@@ -1,34 +1,46 @@
-"""Goes through a log from its first entry to its last and holds everything against everything else.
+"""Goes through a log from its root key to its last entry and holds everything against everything else.
 
-What is compared: the checkpoint's signature with the key; the tree's root, once from the entries and once
-from the stored hashes, with the signed root (which of both agrees tells whether an entry or a hash was
-changed); each stored tile, full or partial, with what the entries give; each entry with its place and with
-its session's rules; what was set aside with the entry that names it.
-
-A log may grow while it is read: see `Disk`.
+The chain: each epoch's final head is signed with its key; its last entry names the next key; the next epoch's
+first entry names that head. In each epoch: `anchorhold.verify.epoch`. Over all: the sessions' rules, what
+redactions and recoveries tell of, journals, what was set aside, and what witnesses saw.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+from collections.abc import Sequence
+from typing import Any
 
-from anchorhold.verify.disk import Disk
-from anchorhold.verify.entries import EntryError, frames, parse
-from anchorhold.verify.merkle import HASH, WIDTH, Tree, index_path, leaf
-from anchorhold.verify.note import Head, NoteError, VerifierKey, private_belongs, read_head
+from anchorhold.verify.bundle import record_problem
+from anchorhold.verify.disk import Disk, State, StateError
+from anchorhold.verify.entries import GROUPS, EntryError, canonical, no_duplicates
+from anchorhold.verify.epoch import Books, EpochCheck
+from anchorhold.verify.merkle import ProofError, leaf, proved_root
+from anchorhold.verify.note import Head, NoteError, VerifierKey, decode64, private_belongs, read_head
 from anchorhold.verify.result import Finding, LogUnreadable, Result
-from anchorhold.verify.rules import Rules
+from anchorhold.verify.rules import Rules, step_words
+from anchorhold.verify.witness import Seen, check_witnesses
 
-SUSPECTS = 100_000
-"""Entries remembered as wrong by number; beyond, they are only counted."""
+__all__ = ["no_duplicates", "verify"]
 
 
-def verify(directory: str, *, vkey: str | None = None) -> Result:
+def verify(
+    directory: str,
+    *,
+    vkey: str | None = None,
+    witnesses: Sequence[str] = (),
+    names: bool = True,
+    processes: int | None = None,
+) -> Result:
     """Verify the log in ``directory`` (a state directory or a log's own folder).
 
-    ``vkey`` is the key to trust; without it, the one that lies beside the log, which proves that nothing
-    changed since the log was signed by whoever holds that key. Raises LogUnreadable.
+    ``vkey`` is the key to trust: the root's, or that of a later epoch, and then what is before is not looked
+    at. Without it, the one that lies beside the log, which proves that nothing changed since whoever holds
+    that key signed it. ``witnesses``: vkeys of witnesses that must have cosigned, or folders of checkpoints
+    that must be of this log. ``names``: whether openings must be there; a copy without names can do without.
+    Raises LogUnreadable.
     """
     inner = os.path.join(directory, "log")
     log = inner if os.path.isdir(inner) else directory
@@ -38,354 +50,410 @@ def verify(directory: str, *, vkey: str | None = None) -> Result:
         pass
     except OSError as error:
         raise LogUnreadable(f"{log}: {error.strerror}") from error
-    if not any(os.path.lexists(os.path.join(log, name)) for name in ("checkpoint", "tail", "tile", "key")):
-        raise LogUnreadable(f"there is no audit log at {directory}")
+    if not any(os.path.lexists(os.path.join(log, name)) for name in ("state", "vkey", "0")):
+        old = os.path.lexists(os.path.join(log, "checkpoint"))
+        raise LogUnreadable(
+            f"the log at {log} is of an earlier form" if old else f"there is no audit log at {directory}"
+        )
     try:
-        return _Check(log, vkey).run()
+        return _Check(log, vkey, witnesses, names, processes or len(os.sched_getaffinity(0))).run()
     except OSError as error:
         raise LogUnreadable(f"{error.filename or log}: {error.strerror}") from error
 
 
 class _Check:
-    def __init__(self, log: str, vkey: str | None) -> None:
+    def __init__(
+        self, log: str, vkey: str | None, witnesses: Sequence[str], names: bool, processes: int
+    ) -> None:
         self.disk = Disk(log)
-        self.count = self.disk.bundles
-        self.trusted = vkey
+        self.trusted, self.witnesses, self.names, self.processes = vkey, witnesses, names, processes
         self.result = Result(log)
         self.result.notes += [f"unknown file {ascii(name)}" for name in self.disk.strange]
+        self.books = Books()
         self.rules = Rules()
-        self.head: Head | None = None
-        self.recovered: set[str] = set()
-        # the tree as the entries give it, and as the stored hashes of level 0 do
-        self.entries = Tree(self._full_tile)
-        self.hashes = Tree(lambda level, number, hashes: None)
-        self.entries_whole = self.hashes_whole = True
-        self.roots: tuple[bytes | None, bytes | None] = (None, None)
-        self.last: list[bytes] = []  # leaf hashes of the tail
-        self.last_entries: list[bytes] = []
-        self.suspects: list[tuple[int, str]] = []  # entries that differ from their stored hash, and the tile
-        self.suspects_left_out = 0
-        self.bad: set[int] = set()  # of the bundle at hand
-        self.reported: set[int] = set()  # entries with a finding of their own
-        self.upper: list[Finding] = []
-
-    def run(self) -> Result:
-        self._read_head()
-        result = self.result
-        for number in range(self.count):
-            self._bundle(number, self.disk.read(f"tile/entries/{index_path(number)}"))
-        self._tail()
-        self._judge(self.head)
-        self._partials()
-        self._torn()
-        result.sessions, result.open_sessions = self.rules.sessions, self.rules.open_sessions
-        if result.open_sessions:
-            result.notes.append(f"{result.open_sessions} sessions have no end: still running, or crashed")
-        return result
+        self.proven = True
+        self.seen: list[Seen] = []
+        self.previous: Head | None = None
+        self.state: State | None = None
 
     def _wrong(self, place: str, problem: str, seq: int | None = None, last: int | None = None) -> None:
         self.result.add(Finding(place, problem, seq, last))
 
-    def _wrong_entry(self, place: str, problem: str, seq: int) -> None:
-        self._wrong(place, problem, seq)
-        self.bad.add(seq)
-        if len(self.reported) < SUSPECTS:
-            self.reported.add(seq)
+    def run(self) -> Result:
+        result = self.result
+        self._read_state()
+        key, start = self._trusted_key()
+        last = self.state.epoch if self.state else max(self.disk.epochs, default=-1)
+        first: int | None = 0 if start == 0 else None
+        for number in range(start, last + 1):
+            key, first = self._epoch(number, key, first, last)
+        self._beyond(last)
+        self._redactions()
+        self._recovered()
+        self._journals(first)
+        result.proven = self.proven and key is not None and last >= start
+        result.sessions, result.open_sessions = self.rules.sessions, self.rules.open_sessions
+        if result.open_sessions:
+            result.notes.append(f"{result.open_sessions} sessions have no end: still running, or crashed")
+        result.notes += [step_words(seq, moved) for seq, moved in self.rules.steps[:20]]
+        if result.left_over:
+            result.notes.append(
+                f"{result.left_over} files are left over from a crash: the next run writes them anew"
+            )
+        if self.books.without_names and not self.names:
+            result.notes.append(
+                "names and digests are not in this copy: only commitments to them were checked"
+            )
+        check_witnesses(self.witnesses, self.seen, self.result)
+        return result
 
-    # -- key and checkpoint
+    # -- state and keys
 
-    def _read_head(self) -> None:
-        stored = (self.disk.read("vkey") or b"").decode("utf-8", "replace")
-        key: VerifierKey | None = None
-        place = "vkey"
+    def _read_state(self) -> None:
         try:
-            if self.trusted is not None:
-                place = "the given key"
-                key = VerifierKey(self.trusted.strip())
-                if stored != f"{key.text}\n":
-                    self._wrong("vkey", "it is not the key that was given")
+            if self.disk.state is None:
+                raise StateError("it is missing")
+            self.state = State(self.disk.state)
+        except StateError as error:
+            self._wrong("state", str(error))
+
+    def _trusted_key(self) -> tuple[VerifierKey | None, int]:
+        """The key that all begins with, and its epoch."""
+        stored = _line(self.disk.read("vkey"))
+        start = 0
+        key: VerifierKey | None = None
+        try:
+            if self.trusted is None:
+                key = VerifierKey(stored or "")
             else:
-                key = VerifierKey(stored.removesuffix("\n"))
-                if not stored.endswith("\n"):
-                    self._wrong("vkey", "it does not end with a newline")
+                key = VerifierKey(self.trusted.strip())
+                if stored != key.text:
+                    start = self._later_epoch(key)
         except NoteError as error:
-            self._wrong(place, str(error))
+            self._wrong("vkey" if self.trusted is None else "the given key", str(error))
+        if start == 0 and self.disk.epochs[:1] == [0] and _line(self.disk.read("0/vkey")) != stored:
+            self._wrong("vkey", "it is not the key of epoch 0")
         if key is not None:
             self.result.vkey = key.text
-            self._private_key(key)
-        if self.disk.checkpoint is None:
-            self._wrong("checkpoint", "it is missing; a log has one from its beginning")
-            return
-        try:
-            self.head = read_head(self.disk.checkpoint, key)
-            self.result.proven = key is not None
-        except NoteError as error:
-            self._wrong("checkpoint", str(error))
-            try:  # its size and root still tell where things went wrong
-                self.head = read_head(self.disk.checkpoint, None)
-            except NoteError:
-                return
-        self.result.origin, self.result.signed = self.head.origin, self.head.size
-        self.result.root = self.head.root.hex()
+        return key, start
 
-    def _private_key(self, key: VerifierKey) -> None:
+    def _later_epoch(self, key: VerifierKey) -> int:
+        for number in self.disk.epochs:
+            if number and _line(self.disk.read(f"{number}/vkey")) == key.text:
+                self.rules.pruned = True
+                self.result.notes.append(
+                    f"the given key is that of epoch {number}: what is before is not checked"
+                )
+                return number
+        self._wrong("vkey", "it is not the key that was given")
+        return 0
+
+    # -- epochs
+
+    def _epoch(
+        self, number: int, key: VerifierKey | None, first: int | None, last: int
+    ) -> tuple[VerifierKey | None, int | None]:
+        """Check one; returns the next one's key and the seq of its first entry."""
+        place = f"{number}/checkpoint"
+        if number not in self.disk.checkpoints:
+            self._wrong(str(number), "the epoch is missing")
+            self.proven = False
+            return None, None
+        stored = _line(self.disk.read(f"{number}/vkey"))
+        if key is not None and stored != key.text:
+            self._wrong(f"{number}/vkey", "it is not the key that the chain names")
+        if key is None:
+            self.proven = False
+            key = self._stray_key(stored)
+        head = self._head(place, self.disk.checkpoints[number], key)
+        self._private(number, key, current=number == last)
+        self.result.epochs += 1
+        if os.path.lexists(os.path.join(self.disk.log, str(number), "end")):
+            return self._pruned(number, head, first)
+        state = self.state
+        committed = head.size if head is not None and number < last else 0
+        if number == last:
+            committed = state.size if state else head.size if head else 0
+            if head is not None and committed < head.size:
+                missing = head.size - committed
+                self._wrong(
+                    "state",
+                    f"{missing} signed entries are missing: it counts {committed}, signed are {head.size}",
+                )
+                committed = head.size
+            if state is not None and first is not None and state.first != first:
+                self._wrong(
+                    "state", f"it says that epoch {number} begins with entry {state.first}; it is {first}"
+                )
+        if first is None:
+            first = state.first if state and number == last else 0
+        check = EpochCheck(self.disk.log, number, first, committed, head, self.result, self.rules, self.books)
+        proven = check.run(self.processes, with_names=self.names)
+        self.proven &= proven
+        following = self._ends(
+            number, first, committed, head, ended=number < last or bool(state and state.ended)
+        )
+        self.result.size = first + committed
+        self.result.signed = first + (head.size if head else 0)
+        if head is not None:
+            self.result.origin, self.result.root = head.origin, head.root.hex()
+            folder = os.path.join(self.disk.log, str(number))
+            self.seen.append(Seen(folder, head.origin, committed, head.size, head.root, first))
+        self.previous = head
+        return following, first + committed
+
+    def _stray_key(self, stored: str | None) -> VerifierKey | None:
+        """Where the chain is broken, the key that lies there still tells which entries belong together."""
         try:
-            private = self.disk.read("key")
+            return VerifierKey(stored or "")
+        except NoteError:
+            return None
+
+    def _head(self, place: str, note: bytes | None, key: VerifierKey | None) -> Head | None:
+        if note is None:
+            self._wrong(place, "it is missing; an epoch has one from its beginning")
+            self.proven = False
+            return None
+        try:
+            if key is None:
+                self.proven = False
+            return read_head(note, key)
+        except NoteError as error:
+            self._wrong(place, str(error))
+            self.proven = False
+        try:  # its size and root still tell where things went wrong
+            return read_head(note, None)
+        except NoteError:
+            return None
+
+    def _private(self, number: int, key: VerifierKey | None, *, current: bool) -> None:
+        try:
+            private = self.disk.read(f"{number}/key")
         except PermissionError:
             return  # an auditor need not be able to read it
-        if private is not None and not private_belongs(private.decode("utf-8", "replace"), key):
-            self._wrong("key", "it is not the private half of the verifier key")
-
-    # -- entries
-
-    def _bundle(self, number: int, data: bytes | None) -> None:
-        place = f"tile/entries/{index_path(number)}"
-        start = number * WIDTH
-        if data is None:
-            self._wrong(place, "the bundle is missing", start, start + WIDTH - 1)
-            data = b""
-        found, end = frames(data)
-        if len(found) > WIDTH or (len(found) == WIDTH and end != len(data)):
-            self._wrong(place, "bytes follow its last entry", start + WIDTH - 1)
-            self.bad.add(start + WIDTH - 1)
-        hashes = self._entries(place, start, found[:WIDTH])
-        if len(hashes) < WIDTH and data:
-            self._wrong_entry(
-                place, "its length is wrong: the rest of the bundle cannot be read", start + len(hashes)
+        if private is None:
+            return
+        ending = self.state is not None and number == self.state.epoch - 1 and self.state.size <= 1
+        if not current and not ending:
+            self._wrong(
+                f"{number}/key",
+                "the private key of an ended epoch is still there: it could sign that epoch anew",
             )
-        stored = self._hash_tile(number, hashes)
-        self._root_here(number, hashes, stored)
-        self.bad.update(range(start + len(hashes), start + WIDTH))
-        self.result.bad_entries += len(self.bad)
-        self.bad.clear()
-        self.result.size = start + WIDTH
-        if len(hashes) == WIDTH and self.entries_whole:
-            self.entries.add(hashes)
-        else:
-            self.entries_whole = False
-        if stored is not None and self.hashes_whole:
-            self.hashes.add(stored)
-        else:
-            self.hashes_whole = False
+        if key is not None and not private_belongs(private.decode("utf-8", "replace"), key):
+            self._wrong(f"{number}/key", "it is not the private half of the verifier key")
 
-    def _entries(self, place: str, start: int, found: list[bytes]) -> list[bytes]:
-        """Check each entry by itself and by the rules; return the leaf hashes."""
-        for seq, data in enumerate(found, start):
-            try:
-                entry = parse(data)
-                if entry["seq"] != seq:
-                    raise EntryError(f"it says that it is entry {entry['seq']}"[:80])
-                problem = self.rules.check(entry)
-            except EntryError as error:
-                problem = str(error)
-            else:
-                if entry["kind"] == "log.recovered":
-                    self.recovered.add(str(entry.get("sha256")))
-            if problem:
-                self._wrong_entry(place, problem, seq)
-        return [leaf(data) for data in found]
+    def _ends(
+        self, number: int, first: int, committed: int, head: Head | None, *, ended: bool
+    ) -> VerifierKey | None:
+        """The first and the last entry of an epoch; the next one's key."""
+        own = [(seq, fields) for epoch, seq, fields in self.books.own if epoch == number]
+        place = f"{number}/tile/entries"
+        following: VerifierKey | None = None
+        begin = next((fields for seq, fields in own if seq == first), None)
+        if committed and (begin is None or begin["kind"] != "epoch.start" or begin.get("epoch") != number):
+            self._wrong(place, "the first entry of an epoch is not its epoch.start", first)
+        elif committed and begin is not None and self.previous is not None:
+            before = {
+                "origin": self.previous.origin,
+                "size": self.previous.size,
+                "root": base64.b64encode(self.previous.root).decode(),
+            }
+            if begin.get("previous") != before:
+                self._wrong(place, "it does not name the head that the epoch before ended with", first)
+                self.proven = False
+        for seq, fields in own:
+            if fields["kind"] == "epoch.start" and seq != first:
+                self._wrong(place, "an epoch.start in the middle of an epoch", seq)
+            elif fields["kind"] == "epoch.end" and (seq != first + committed - 1 or not ended):
+                self._wrong(place, "an epoch.end that is not its epoch's end", seq)
+        if ended:
+            end = next((fields for seq, fields in own if seq == first + committed - 1), None)
+            following = self._following(number, end, place, first + max(0, committed - 1))
+            if head is not None and head.size != committed:
+                self.result.notes.append(f"the end of epoch {number} is not signed yet")
+        return following
 
-    def _hash_tile(self, number: int, hashes: list[bytes], *, needed: bool = True) -> list[bytes] | None:
-        place = f"tile/0/{index_path(number)}"
-        data = self.disk.read(place)
-        if data is None and not needed:
+    def _following(self, number: int, end: dict[str, Any] | None, place: str, seq: int) -> VerifierKey | None:
+        if end is None or end.get("kind") != "epoch.end" or end.get("epoch") != number:
+            self._wrong(place, "the last entry of an ended epoch is not its epoch.end", seq)
             return None
-        if data is None or len(data) != WIDTH * HASH:
-            self._wrong(
-                place, "the hash tile is missing" if data is None else "the hash tile has a wrong length"
-            )
-            return None
-        stored = [data[at : at + HASH] for at in range(0, len(data), HASH)]
-        for at, (ours, theirs) in enumerate(zip(hashes, stored, strict=False)):
-            if ours != theirs:
-                if len(self.suspects) < SUSPECTS:
-                    self.suspects.append((number * WIDTH + at, place))
-                else:
-                    self.suspects_left_out += 1
-        return stored
-
-    def _full_tile(self, level: int, number: int, hashes: list[bytes]) -> None:
-        """A tile of level 1 and above has filled: compare it with the stored one."""
-        place = f"tile/{level}/{index_path(number)}"
-        data = self.disk.read(place)
-        if data is None or len(data) != WIDTH * HASH:
-            self._wrong(
-                place, "the hash tile is missing" if data is None else "the hash tile has a wrong length"
-            )
-            return
-        self._compare(place, level, number, hashes, data)
-
-    def _compare(self, place: str, level: int, number: int, hashes: list[bytes], data: bytes) -> None:
-        for at in range(len(data) // HASH):
-            if hashes[at] != data[at * HASH : (at + 1) * HASH]:
-                span = WIDTH**level
-                first = (number * WIDTH + at) * span
-                self.upper.append(
-                    Finding(place, "a stored hash is not the one of these entries", first, first + span - 1)
-                )
-                return
-
-    def _tail(self) -> None:
-        """The entries after the last full bundle."""
-        start = self.count * WIDTH
-        found, end = frames(self.disk.tail)
-        torn = len(self.disk.tail) - end
-        good = len(found)
-        for at in range(max(0, self.result.signed - start), len(found)):
-            try:
-                parse(found[at])
-            except EntryError:
-                good = at  # a power loss can leave zeros; the next run sets this aside
-                torn = len(self.disk.tail) - sum(len(entry) + 2 for entry in found[:at])
-                break
-        if good > WIDTH:
-            self._wrong("tail", "it holds more entries than a bundle", start + WIDTH)
-        hashes = self._entries("tail", start, found[:good])
-        self.last, self.last_entries = hashes, found[:good]
-        full = len(hashes) == WIDTH
-        stored = self._hash_tile(self.count, hashes, needed=False) if full else None
-        self._root_here(self.count, hashes, stored)
-        self.result.size = start + good
-        self.result.bad_entries += len(self.bad)
-        self.bad.clear()
-        missing = self.result.signed - self.result.size
-        if missing > 0:
-            self._wrong(
-                "tail", f"{missing} signed entries are missing", self.result.size, self.result.signed - 1
-            )
-        elif torn:
-            self.result.torn_bytes = torn
-            self.result.notes.append(f"the last record is torn ({torn} bytes): the next run sets it aside")
-
-    # -- the tree
-
-    def _root_here(self, number: int, hashes: list[bytes], stored: list[bytes] | None) -> None:
-        """If the checkpoint ends in this bundle: both trees' roots at that size."""
-        if self.head is None or self.head.size // WIDTH != number:
-            return
-        width = self.head.size % WIDTH
-        if len(hashes) < width:
-            self.entries_whole = False
-        ours = self.entries.root(hashes[:width]) if self.entries_whole else None
-        if stored is None and width:
-            data = self.disk.read(f"tile/0/{index_path(number)}.p/{width}") or b""
-            if len(data) == width * HASH:
-                stored = [data[at : at + HASH] for at in range(0, len(data), HASH)]
-                for at, (mine, theirs) in enumerate(zip(hashes, stored, strict=False)):
-                    if mine != theirs:
-                        self.suspects.append((number * WIDTH + at, f"tile/0/{index_path(number)}.p/{width}"))
-        theirs_whole = self.hashes_whole and (stored is not None or not width)
-        theirs_root = self.hashes.root((stored or [])[:width]) if theirs_whole else None
-        self.roots = (ours, theirs_root)
-
-    def _judge(self, head: Head | None) -> None:
-        """Who is right, where an entry and its stored hash differ?"""
-        ours, theirs = self.roots
-        if head is not None and ours == head.root:
-            for seq, place in self.suspects:
-                if seq < head.size:
-                    self._wrong(place, f"its hash of entry {seq} was changed; the entry is as it was signed")
-                else:
-                    self._blame(seq, "it differs from its stored hash; it is not signed yet")
-            for finding in self.upper:
-                self._wrong(finding.place, finding.problem)
-            return
-        if head is None or theirs != head.root:
-            self.result.proven = False
-            if head is None:
-                pass
-            elif ours is not None or theirs is not None or not self.result.findings:
-                self._wrong(
-                    "checkpoint", f"the tree of its {head.size} entries has another root than the signed one"
-                )
-            self.result.findings += self.upper
-        for seq, _ in self.suspects:
-            self._blame(seq, "it is not the entry that was written: its hash differs")
-        if self.suspects_left_out:
-            self.result.bad_entries += self.suspects_left_out
-            self.result.findings_left_out += self.suspects_left_out
-
-    def _blame(self, seq: int, problem: str) -> None:
-        """An entry whose hash differs; it may have been found to be bad for another reason already."""
-        if seq in self.reported:
-            return
-        bundle = seq // WIDTH
-        full = WIDTH in self.disk.tiles.get("entries", {}).get(bundle, set())
-        self._wrong(f"tile/entries/{index_path(bundle)}" if full else "tail", problem, seq)
-        self.result.bad_entries += 1
-
-    # -- partial tiles
-
-    def _partials(self) -> None:
-        """Each stored partial tile is the beginning of its tile; those of the checkpoint's size are there."""
-        for level_name, numbers in sorted(self.disk.tiles.items()):
-            for number, widths in sorted(numbers.items()):
-                for width in sorted(widths):
-                    if width < WIDTH:
-                        self._partial(level_name, number, width)
-                    elif self._beyond(level_name, number):
-                        place = f"tile/{level_name}/{index_path(number)}"
-                        self._wrong(place, "it is about entries that are not there")
-        size = self.head.size if self.head else 0
-        level = 0
-        while size >> (8 * level):
-            number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
-            for name in (str(level), "entries")[: 2 if level == 0 else 1]:
-                if width and not self.disk.tiles.get(name, {}).get(number, set()) & {width, WIDTH}:
-                    self._wrong(
-                        f"tile/{name}/{index_path(number)}.p/{width}", "the checkpoint's tile is missing"
-                    )
-            level += 1
-
-    def _beyond(self, level_name: str, number: int) -> bool:
-        if level_name == "entries":
-            return False
-        # a full tail is not renamed yet, but its tiles may be there
-        count = self.count + (len(self.last) == WIDTH)
-        return number >= count >> (8 * int(level_name))
-
-    def _partial(self, level_name: str, number: int, width: int) -> None:
-        path = f"tile/{level_name}/{index_path(number)}"
-        place = f"{path}.p/{width}"
-        data = self.disk.read(place)
-        if data is None:  # removed since, when the full one came
-            return
-        full = self.disk.read(path)
-        if level_name == "entries":
-            tail = self.last_entries if number == self.count else []
-            entries = tail if full is None else frames(full)[0]
-            if len(entries) < width or frames(data) != (entries[:width], len(data)):
-                self._wrong(place, "it is not the beginning of its bundle")
-            return
-        expected = b"".join(self._edge(int(level_name), number)) if full is None else full
-        if len(data) != width * HASH or data != expected[: width * HASH]:
-            self._wrong(place, "it is not the beginning of its hash tile")
-
-    def _edge(self, level: int, number: int) -> list[bytes]:
-        """The hashes of the unfinished tile of a level, from the entries."""
-        if number != self.count >> (8 * level):
-            return []
-        if level == 0:
-            return self.last
-        return self.entries.edge[level - 1] if level <= len(self.entries.edge) else []
-
-    # -- what crashes tore
-
-    def _torn(self) -> None:
         try:
-            names = os.listdir(os.path.join(self.disk.log, "torn"))
-        except FileNotFoundError:
-            names = []
-        present = set()
-        for name in sorted(names):
-            if name.startswith(".tmp-"):
+            return VerifierKey(str(end.get("next")))
+        except NoteError as error:
+            self._wrong(place, f"it names no next key: {error}", seq)
+            return None
+
+    def _pruned(
+        self, number: int, head: Head | None, first: int | None
+    ) -> tuple[VerifierKey | None, int | None]:
+        """Of a pruned epoch the last entry is left, with its proof."""
+        place = f"{number}/end"
+        self.rules.pruned = True
+        self.result.pruned += 1
+        if head is None:
+            return None, None
+        try:
+            content = canonical((self.disk.read(place) or b"").removesuffix(b"\n"))
+            data = content["entry"].encode("ascii")
+            proof = [decode64(one) for one in content["proof"]]
+            if list(content) != ["entry", "proof"] or any(len(one) != 32 for one in proof):
+                raise ProofError
+            root = proved_root(head.size, [(head.size - 1, leaf(data))], proof)
+            end = canonical(data)
+            if root != head.root or type(end["seq"]) is not int:
+                raise ProofError
+        except (
+            EntryError,
+            NoteError,
+            ProofError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            UnicodeError,
+            RecursionError,
+        ):
+            self._wrong(place, "it does not prove the last entry of the pruned epoch")
+            return None, None
+        for name in ("tile", "openings"):
+            if os.path.lexists(os.path.join(self.disk.log, str(number), name)):
+                self.result.notes.append(
+                    f"epoch {number} is pruned, but some of its files are left: prune again"
+                )
+                break
+        if first is not None and end["seq"] != first + head.size - 1:
+            self._wrong(place, f"its last entry should be {first + head.size - 1}", end["seq"])
+        self.previous = head
+        following = self._following(number, end, place, end["seq"])
+        self.result.size = self.result.signed = end["seq"] + 1
+        self.seen.append(
+            Seen(
+                os.path.join(self.disk.log, str(number)),
+                head.origin,
+                head.size,
+                head.size,
+                head.root,
+                end["seq"] + 1 - head.size,
+            )
+        )
+        return following, end["seq"] + 1
+
+    def _beyond(self, last: int) -> None:
+        """Epochs after the current one: a rotation that a crash cut short has left one, with no entry."""
+        for number in self.disk.epochs:
+            if number > last:
+                if number == last + 1 and not os.path.lexists(
+                    os.path.join(self.disk.log, str(number), "tile", "1")
+                ):
+                    self.result.notes.append(
+                        f"epoch {number} was about to begin: the next run goes on with it"
+                    )
+                else:
+                    self._wrong(str(number), "an epoch that the state does not know of")
+
+    # -- what entries tell of
+
+    def _redactions(self) -> None:
+        """Each erased opening must be named by a redaction; what a redaction names must be erased."""
+        left = dict(self.books.erased)
+        again = 0
+        for _, seq, fields in self.books.own:
+            if fields["kind"] != "redaction":
                 continue
-            digest = name.removesuffix(".pending")
-            present.add(digest)
+            try:
+                mask = sum(1 << GROUPS.index(name) for name in fields["what"])
+                ranges = [(first, last) for first, last in fields["ranges"]]
+                if any(type(one) is not int for pair in ranges for one in pair) or any(
+                    a > b or b >= seq for a, b in ranges
+                ):
+                    raise ValueError
+            except (KeyError, ValueError, TypeError):
+                self._wrong("redaction", "it does not say what was erased", seq)
+                continue
+            for first, last in ranges:
+                for one in range(first, min(last, first + 10_000_000) + 1):
+                    have = self.books.erased.get(one, 0)
+                    self.result.redacted += bool(have & mask)
+                    if mask & ~have and one >= self._kept():
+                        again += 1
+                    if one in left:
+                        left[one] &= ~mask
+        if again and not self.books.without_names:
+            self.result.notes.append(f"{again} entries that a redaction names are not erased: run it again")
+        for seq in sorted(seq for seq, mask in left.items() if mask)[:1000]:
+            groups = ", ".join(name for at, name in enumerate(GROUPS) if left[seq] >> at & 1)
+            self._wrong("openings", f"its {groups} were erased, and no redaction tells of it", seq)
+
+    def _kept(self) -> int:
+        """The first entry that was not pruned."""
+        return min(
+            (one.first for one in self.seen if os.path.isdir(os.path.join(one.folder, "tile"))), default=0
+        )
+
+    def _recovered(self) -> None:
+        """What crashes tore and was set aside is there, as the entry says, unless a redaction emptied it."""
+        told: dict[str, int] = {}
+        emptied = -1
+        for _, seq, fields in self.books.own:
+            if fields["kind"] == "log.recovered":
+                told[str(fields.get("sha256"))] = seq
+            elif fields["kind"] == "redaction" and fields.get("torn") is True:
+                emptied = seq
+        for name in self.disk.torn:
             data = self.disk.read(f"torn/{name}") or b""
-            if hashlib.sha256(data).hexdigest() != digest:
+            if hashlib.sha256(data).hexdigest() != name:
                 self._wrong(f"torn/{ascii(name)[1:-1]}", "its content is not what was set aside")
-            elif name == digest and digest not in self.recovered:
-                self._wrong(f"torn/{name}", "no entry tells of it")
-        for digest in sorted(self.recovered - present):
-            self._wrong(f"torn/{ascii(digest)[1:-1][:80]}", "what a crash tore and was set aside is missing")
+            elif name not in told:
+                self.result.notes.append(f"torn/{name}: no entry tells of it yet; the next run does")
+        for digest, seq in told.items():
+            if digest not in self.disk.torn and seq > emptied:
+                self._wrong(
+                    f"torn/{ascii(digest)[1:-1][:80]}", "what a crash tore and was set aside is missing", seq
+                )
+
+    # -- journals
+
+    def _journals(self, first: int | None) -> None:
+        """Records that are not in the tree yet: well formed, and going on where their sessions are."""
+        offsets = self.state.journals if self.state else {}
+        expected: dict[str, int] = {}
+        for name, data in self.disk.journals.items():
+            at = offsets.get(name, 0)
+            place = f"journal/{name}"
+            if at > len(data):
+                self._wrong(place, f"{at} bytes of it are in the tree, but it has only {len(data)}")
+                continue
+            while at + 5 <= len(data):
+                middle = at + 5 + int.from_bytes(data[at : at + 2], "big")
+                end = middle + int.from_bytes(data[at + 2 : at + 5], "big")
+                if end > len(data) or middle == at + 5 or end == middle:
+                    break
+                problem = record_problem(data[at + 5 : middle], data[middle:end])
+                if isinstance(problem, str):
+                    self._wrong(place, f"a record at byte {at}: {problem}")
+                    break
+                session, n, kind = problem
+                wanted = expected.get(session, self.rules.next_number(session)) if session else n
+                if n != wanted and wanted is not None:
+                    self._wrong(
+                        place, f"a record at byte {at} is number {n} of its session; {wanted} should come"
+                    )
+                if wanted == 0 and kind != "session.start":
+                    self._wrong(place, f"a record at byte {at}: {kind} before its session's start")
+                expected[session] = n + 1
+                self.result.unsettled += 1
+                at = end
+            if at < len(data):
+                self.result.torn_bytes += len(data) - at
+                self.result.notes.append(
+                    f"{place}: the last record is torn, or being written ({len(data) - at} bytes)"
+                )
+        for name in offsets.keys() - self.disk.journals.keys():
+            self.result.notes.append(f"state names journal {name}, which is gone: all of it is in the tree")
+        self.result.size += self.result.unsettled
+
+
+def _line(data: bytes | None) -> str | None:
+    """A file of one line; None if it is anything else."""
+    if data is None or not data.endswith(b"\n") or data.count(b"\n") != 1:
+        return None
+    return data.decode("utf-8", "replace")[:-1]

@@ -1,57 +1,75 @@
-"""The log's files, as far as the log reached when reading began.
+"""The log's small files and journals, as they were at one moment.
 
-Constraint: a log may grow while it is verified. Where it ends is found once, under the writers' lock if that
-can be had, so that no half-written record is seen; nothing beyond it is looked at.
+Constraint: a log may grow while it is verified. What changes is read at once, under the writers' lock if that
+can be had, so that no half-done step is seen; the tree below the committed size does not change.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import time
+from typing import Any
 
-from anchorhold.verify.merkle import WIDTH, listing
+from anchorhold.verify.entries import EntryError, canonical
+from anchorhold.verify.parallel import read
 
 LOCK_WAIT = 2.0
-"""Seconds to wait for a writer to finish its entry. A stopped writer must not stop the verifier."""
+"""Seconds to wait for a writer to finish. A stopped writer must not stop the verifier."""
 
-KNOWN = frozenset({"checkpoint", "key", "vkey", "lock", "writers", "tail", "tile", "torn"})
+KNOWN = frozenset({"vkey", "lock", "state", "journal", "torn"})
+_JOURNAL = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}", re.ASCII)
+
+
+class StateError(Exception):
+    """``state`` is not what anchorhold writes. The text says why."""
 
 
 class Disk:
-    """A snapshot: ``checkpoint``, ``tail``, which ``tiles`` are stored, how many full ``bundles``.
-
-    ``strange`` are names that are none of the log's. Raises OSError.
-    """
+    """``state`` (raw), the ``checkpoint`` of each epoch, which ``epochs`` there are, ``journals`` with their
+    content, names in ``torn``, and ``strange`` names that are none of the log's. Raises OSError."""
 
     def __init__(self, log: str) -> None:
         self.log = log
         lock = self._take_lock()
         try:
-            self.checkpoint = self.read("checkpoint")
-            self.tiles, strange = listing(log)
-            self.tail = self.read("tail") or b""
+            self.state = self.read("state")
+            names = os.listdir(log)
+            self.epochs = sorted(int(name) for name in names if _NUMBER.fullmatch(name))
+            self.checkpoints = {number: self.read(f"{number}/checkpoint") for number in self.epochs}
+            self.journals = {name: self.read(f"journal/{name}") or b"" for name in self._list("journal")}
+            self.torn = self._list("torn")
         finally:
             if lock >= 0:
                 os.close(lock)
-        entries = self.tiles.get("entries", {})
-        self.bundles = 1 + max((number for number, widths in entries.items() if WIDTH in widths), default=-1)
-        others = [name for name in os.listdir(log) if name not in KNOWN and not name.startswith(".tmp-")]
-        self.strange = sorted(strange + others)
+        self.strange = sorted(
+            [
+                name
+                for name in names
+                if name not in KNOWN and not _NUMBER.fullmatch(name) and name[:5] != ".tmp-"
+            ]
+            + [f"journal/{name}" for name in self.journals if not _JOURNAL.fullmatch(name)]
+        )
+        self.journals = {name: data for name, data in self.journals.items() if _JOURNAL.fullmatch(name)}
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
+        return read(os.path.join(self.log, name))
+
+    def _list(self, name: str) -> list[str]:
         try:
-            with open(os.path.join(self.log, name), "rb") as file:
-                return file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            return sorted(one for one in os.listdir(os.path.join(self.log, name)) if one[:5] != ".tmp-")
+        except FileNotFoundError:
+            return []
 
     def _take_lock(self) -> int:
         try:
             fd = os.open(os.path.join(self.log, "lock"), os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return -1  # a copy, or not ours to lock: then it does not grow, or a torn end may be seen
+            return -1  # a copy, or not ours to lock: then it does not grow, or a half-done step may be seen
         end = time.monotonic() + LOCK_WAIT
         while True:
             try:
@@ -61,3 +79,35 @@ class Disk:
                 if time.monotonic() > end:
                     return fd
                 time.sleep(0.002)
+
+
+class State:
+    """``state``, read strictly. Raises StateError."""
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            content: Any = canonical(data.removesuffix(b"\n"))
+        except EntryError as error:
+            raise StateError(str(error)) from None
+        names = ["v", "epoch", "first", "size", "ended", "journals"]
+        if (
+            not data.endswith(b"\n")
+            or not isinstance(content, dict)
+            or list(content) != names
+            or content["v"] != 2
+        ):
+            raise StateError("its members are not those of a state")
+        self.epoch, self.first, self.size = content["epoch"], content["first"], content["size"]
+        self.ended, self.journals = content["ended"], content["journals"]
+        if not isinstance(self.journals, dict) or not all(map(_JOURNAL.fullmatch, self.journals)):
+            raise StateError("its journals are malformed")
+        for number in (self.epoch, self.first, self.size, *self.journals.values()):
+            if type(number) is not int or not 0 <= number < 1 << 62:
+                raise StateError("a number in it is malformed")
+        if type(self.ended) is not bool:
+            raise StateError("its member ended is malformed")
+
+
+def string(value: object) -> str:
+    """JSON of a value of the log, for words that are shown: ASCII, short."""
+    return json.dumps(value)[:80]

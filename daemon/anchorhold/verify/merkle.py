@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 from collections.abc import Callable
@@ -21,14 +22,58 @@ def node(left: bytes, right: bytes) -> bytes:
 
 
 def root(hashes: list[bytes]) -> bytes:
-    """RFC 6962's MTH over the hashes of complete subtrees of one height, by its own recursion."""
+    """RFC 6962's MTH over the hashes of complete subtrees of one height."""
     count = len(hashes)
     if count == 0:
         return hashlib.sha256(b"").digest()
-    if count == 1:
+    if count & (count - 1) == 0:  # complete itself: level by level
+        sha256 = hashlib.sha256
+        while len(hashes) > 1:
+            pairs = iter(hashes)
+            hashes = [
+                sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)
+            ]
         return hashes[0]
     split = 1 << ((count - 1).bit_length() - 1)
     return node(root(hashes[:split]), root(hashes[split:]))
+
+
+class ProofError(Exception):
+    """A proof that does not come out even."""
+
+
+def proved_root(size: int, leaves: list[tuple[int, bytes]], proof: list[bytes]) -> bytes:
+    """The root of a tree of ``size`` entries that follows from some leaves (index, hash; ascending) and a
+    proof.
+
+    docs/audit-log.md, Proofs. Raises ProofError.
+    """
+    if not leaves or leaves[0][0] < 0 or leaves[-1][0] >= size or len(proof) > 64 * (len(leaves) + 1):
+        raise ProofError
+    hashes = iter(proof)
+
+    def below(low: int, high: int, first: int, last: int) -> bytes:
+        if first == last:
+            value = next(hashes, None)
+            if value is None:
+                raise ProofError
+            return value
+        if high - low == 1:
+            return leaves[first][1]
+        middle = low + (1 << ((high - low - 1).bit_length() - 1))
+        cut = first
+        if last - first > 8:
+            cut = bisect.bisect_left(leaves, (middle,), first, last)
+        else:
+            while cut < last and leaves[cut][0] < middle:
+                cut += 1
+        left = below(low, middle, first, cut)
+        return node(left, below(middle, high, cut, last))
+
+    value = below(0, size, 0, len(leaves))
+    if next(hashes, None) is not None:
+        raise ProofError
+    return value
 
 
 class Tree:
@@ -42,9 +87,9 @@ class Tree:
         self.numbers: list[int] = []
         self._on_full = on_full
 
-    def add(self, tile: list[bytes]) -> None:
-        """The next full level-0 tile."""
-        self._push(0, root(tile))
+    def add(self, tile_root: bytes) -> None:
+        """The root of the next full level-0 tile."""
+        self._push(0, tile_root)
 
     def _push(self, at: int, value: bytes) -> None:
         # edge[0] is level 1: level 0 is never kept

@@ -98,8 +98,8 @@ def read_head(note: bytes, key: VerifierKey | None) -> Head:
 
 
 def cosigned_at(note: bytes, witness: VerifierKey) -> int | None:
-    """When ``witness`` cosigned the checkpoint (POSIX seconds); None if it did not. Raises NoteError if a line that
-    claims to be its cosignature is not good. Source: https://c2sp.org/tlog-cosignature."""
+    """When ``witness`` cosigned the checkpoint (POSIX seconds); None if it did not. Raises NoteError if a
+    line that claims to be its cosignature is not good. Source: https://c2sp.org/tlog-cosignature."""
     body, signatures = _split(note)
     newest = None
     for one in _signatures(signatures, witness):

@@ -40,9 +40,11 @@ FINDINGS_KEPT = 1000
 class Result:
     """The verdict. ``ok`` is true if nothing is wrong with what is signed nor with what is not.
 
-    ``signed`` entries are covered by the checkpoint. ``unsigned`` ones come after it: they are well formed,
-    but nothing proves that they were not changed. ``proven`` says that the signature is good and the tree's
-    root is the signed one (so that each entry which is not among the findings is what was written).
+    ``size`` counts all entries of the chain, pruned ones included. ``signed`` ones are covered by a
+    checkpoint; ``unsigned`` ones come after it (``unsettled`` of them are still in journals): they are well
+    formed, but nothing proves that they were not changed. ``proven`` says that all signatures are good and
+    the trees' roots are the signed ones (so that each entry which is not among the findings is what was
+    written).
     """
 
     def __init__(self, log: str) -> None:
@@ -54,6 +56,12 @@ class Result:
         self.signed = 0
         self.proven = False
         self.torn_bytes = 0
+        self.unsettled = 0
+        self.redacted = 0
+        self.left_over = 0
+        self.epochs = 0
+        self.pruned = 0
+        self.witnessed: list[dict[str, object]] = []
         self.bad_entries = 0
         self.sessions = 0
         self.open_sessions = 0
@@ -68,7 +76,7 @@ class Result:
 
     @property
     def unsigned(self) -> int:
-        """Entries after the checkpoint."""
+        """Entries after the checkpoint, in the tree and in journals."""
         return max(0, self.size - self.signed)
 
     @property
@@ -110,6 +118,11 @@ class Result:
             "sessions": self.sessions,
             "open_sessions": self.open_sessions,
             "torn_bytes": self.torn_bytes,
+            "unsettled": self.unsettled,
+            "redacted": self.redacted,
+            "epochs": self.epochs,
+            "pruned_epochs": self.pruned,
+            "witnesses": self.witnessed,
             "first_bad": first.as_dict() if first else None,
             "bad_entries": self.bad_entries,
             "sound_after": self.sound_after,
@@ -121,10 +134,10 @@ class Result:
     def text(self) -> str:
         """For people. Holds nothing of the log's content but numbers and ASCII."""
         lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {self.vkey}"]
-        count = f"{self.size} in {self.sessions} sessions"
-        lines.append(
-            f"entries  {count}; {self.signed} signed, {self.unsigned} after the checkpoint, unsigned"
-        )
+        count = f"{self.size} in {self.sessions} sessions and {self.epochs} epochs"
+        lines.append(f"entries  {count}; {self.signed} signed, {self.unsigned} not yet")
+        if self.redacted:
+            lines.append(f"redacted {self.redacted} entries, as the log itself tells")
         lines += [f"note     {note}" for note in self.notes]
         first = self.first_bad
         if first is None:

@@ -1,7 +1,7 @@
 """What the entries of a session have to be, in which order, and what their clocks say. Independent of hashes.
 
-A session's entries come in *segments*: what one bundle has of it, told in few words (`Segment`), so that bundles can be
-looked at by several processes and judged in order by one.
+A session's entries come in *segments*: what one bundle has of it, told in few words (`Segment`), so that
+bundles can be looked at by several processes and judged in order by one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ STEP = 1_000_000
 
 
 def wall_seconds(second: bytes) -> int:
-    """POSIX seconds of ``2026-01-31T18:30:00``; a ValueError becomes -1: the text was checked for its form only."""
+    """POSIX seconds of ``2026-01-31T18:30:00``; a ValueError becomes -1: the text was checked for its form
+    only."""
     try:
         return calendar.timegm(time.strptime(second.decode(), "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
@@ -25,10 +26,20 @@ def wall_seconds(second: bytes) -> int:
 
 
 class Segment:
-    """What one bundle has of a session. ``events`` are (seq, kind, detail, times): detail is the class of a grant or
-    list, the request of a request; equal neighbours are one event that came so many times."""
+    """What one bundle has of a session. ``events`` are (seq, kind, detail, times): detail is the class of a
+    grant or list, the request of a request; equal neighbours are one event that came so many times."""
 
-    __slots__ = ("events", "first", "first_n", "first_offset", "last_n", "last_offset", "problems", "session", "steps")
+    __slots__ = (
+        "events",
+        "first",
+        "first_n",
+        "first_offset",
+        "last_n",
+        "last_offset",
+        "problems",
+        "session",
+        "steps",
+    )
 
     def __init__(self, session: str, seq: int, n: int, offset: int) -> None:
         self.session, self.first, self.first_n, self.first_offset = session, seq, n, offset
@@ -51,6 +62,11 @@ class Segment:
             events[-1][3] += 1  # type: ignore[operator]
         else:
             events.append([seq, kind, detail, 1])
+
+    def more(self, times: int, n: int, offset: int) -> None:
+        """So many more like the last event, without a gap; ``n`` and ``offset`` of the last of them."""
+        self.events[-1][3] += times  # type: ignore[operator]
+        self.last_n, self.last_offset = n, offset
 
     def pack(self) -> tuple[object, ...]:
         """Plain values, for marshal."""
@@ -103,6 +119,12 @@ class Rules:
         """Sessions without an end: still running, or ended by a crash."""
         return len(self._open)
 
+    def next_number(self, session: str) -> int | None:
+        """The ``n`` that the session's next entry has; 0 for a new one, None for one that may be met in its
+        middle."""
+        known = self._open.get(session)
+        return known.next if known is not None else None if self.pruned else 0
+
     def check(self, segment: Segment) -> list[tuple[int, str, int]]:
         """What is wrong: seq, words, how many entries of the segment it is about."""
         found = [(seq, words, 1) for seq, words in segment.problems]
@@ -130,7 +152,11 @@ class Rules:
             if session is not None or bytes.fromhex(name) in self._ended:
                 return "a session starts that has started before"
             self._open[name] = _Session(segment.last_n + 1, segment.last_offset)
-            return None if segment.first_n == 0 or segment.events[0][1] != kind else "a session starts in its middle"
+            return (
+                None
+                if segment.first_n == 0 or segment.events[0][1] != kind
+                else "a session starts in its middle"
+            )
         if session is None:
             if bytes.fromhex(name) in self._ended:
                 return f"{kind} after its session's end"

@@ -1,0 +1,163 @@
+"""What others saw of a log: cosignatures of witnesses, and checkpoints kept elsewhere.
+
+A log that was rolled back, or of which there are two, agrees with itself; it does not agree with what
+somebody saw before. Source: https://c2sp.org/tlog-cosignature.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+from anchorhold.verify.epoch import root_at
+from anchorhold.verify.note import COSIGNATURE, Head, NoteError, VerifierKey, cosigned_at, read_head
+from anchorhold.verify.parallel import read
+from anchorhold.verify.result import Finding, LogUnreadable, Result
+
+MOST = 100_000
+"""Files of a folder that are looked at."""
+
+
+class Seen:
+    """An epoch that was verified: where it is, its ``origin``, entries in the tree, its signed head, its
+    first seq."""
+
+    __slots__ = ("first", "folder", "origin", "root", "signed", "size")
+
+    def __init__(self, folder: str, origin: str, size: int, signed: int, root: bytes, first: int) -> None:
+        self.folder, self.origin, self.size, self.signed, self.root, self.first = (
+            folder,
+            origin,
+            size,
+            signed,
+            root,
+            first,
+        )
+
+
+def check_witnesses(witnesses: Sequence[str], seen: list[Seen], result: Result) -> None:
+    """Each of ``witnesses`` (a vkey or a folder) must agree; what they say goes into the result."""
+    for witness in witnesses:
+        if os.path.isdir(witness):
+            _folder(witness, seen, result)
+            continue
+        try:
+            key = VerifierKey(witness.strip(), COSIGNATURE)
+        except NoteError as error:
+            raise LogUnreadable(
+                f"{ascii(witness)} is neither a folder nor the vkey of a witness: {error}"
+            ) from None
+        _key(key, seen, result)
+
+
+def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
+    """The newest checkpoint that this witness cosigned."""
+    newest: tuple[int, Seen, Head] | None = None
+    for one in seen:
+        for name in ("cosigned", "checkpoint"):
+            note = read(os.path.join(one.folder, name))
+            if note is None:
+                continue
+            place = f"{os.path.basename(one.folder)}/{name}"
+            try:
+                when = cosigned_at(note, key)
+                head = read_head(note, None)
+            except NoteError as error:
+                result.add(Finding(place, str(error)))
+                continue
+            if when is None:
+                continue
+            problem = _agrees(head, one)
+            if problem:
+                result.add(
+                    Finding(place, f"{ascii(key.name)[1:-1]} saw another log on {_day(when)}: {problem}")
+                )
+            elif newest is None or when >= newest[0]:
+                newest = (when, one, head)
+    if newest is None:
+        result.add(
+            Finding("cosigned", f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log")
+        )
+        return
+    when, one, head = newest
+    _tell(result, key.name, one.first + head.size, when)
+
+
+def _folder(folder: str, seen: list[Seen], result: Result) -> None:
+    """Checkpoints that were kept elsewhere: each one of this log must still be true."""
+    by_origin = {one.origin: one for one in seen}
+    base = seen[-1].origin.rpartition("/")[0] if seen else ""
+    latest: tuple[int, float] | None = None
+    names = sorted(os.listdir(folder))[:MOST]
+    for name in names:
+        path = os.path.join(folder, name)
+        if name.startswith(".") or not os.path.isfile(path):
+            continue
+        place = ascii(path)[1:-1]
+        note = read(path) or b""
+        since = os.stat(path).st_mtime
+        try:
+            head = read_head(note, None)
+        except NoteError as error:
+            result.notes.append(f"{place} is no checkpoint: {error}")
+            continue
+        one = by_origin.get(head.origin)
+        if one is None:
+            if base and head.origin.rpartition("/")[0] == base:
+                result.add(
+                    Finding(
+                        place, f"it is of an epoch that this log does not have; it was seen on {_day(since)}"
+                    )
+                )
+            continue
+        problem = _signed(note, one) or _agrees(head, one)
+        if problem:
+            result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
+        elif latest is None or one.first + head.size >= latest[0]:
+            latest = (one.first + head.size, since)
+    if latest is None:
+        result.add(Finding(ascii(folder)[1:-1], "the folder holds no checkpoint that this log agrees with"))
+    else:
+        _tell(result, folder, *latest)
+
+
+def _signed(note: bytes, one: Seen) -> str:
+    """Anybody can put a file into a folder: only what the log itself signed says anything about it."""
+    try:
+        key = VerifierKey(
+            (read(os.path.join(one.folder, "vkey")) or b"").decode("utf-8", "replace").removesuffix("\n")
+        )
+        read_head(note, key)
+    except NoteError as error:
+        return str(error)
+    return ""
+
+
+def _agrees(head: Head, one: Seen) -> str:
+    """What is wrong between a checkpoint of an epoch and the epoch as it is now, or nothing."""
+    if head.origin != one.origin:
+        return "it is of another log or epoch"
+    if head.size > one.size:
+        return f"the log was rolled back: it had {head.size} entries in this epoch, and has {one.size}"
+    if head.size == one.signed:
+        root: bytes | None = one.root
+    elif os.path.isdir(os.path.join(one.folder, "tile")):
+        root = root_at(one.folder, head.size)
+    else:
+        return ""  # a pruned epoch: only its final head can be compared
+    if root != head.root:
+        return f"the log was rewritten: its first {head.size} entries in this epoch were others"
+    return ""
+
+
+def _tell(result: Result, name: str, entries: int, when: float) -> None:
+    result.witnessed.append({"witness": name, "entries": entries, "time": int(when)})
+    since = max(0, result.size - entries)
+    result.notes.append(
+        f"{ascii(name)[1:-1]} saw the first {entries} entries on {_day(when)}; {since} came since"
+    )
+
+
+def _day(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(max(0, min(when, 1 << 40))))
