@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 TOP = Path(__file__).resolve().parent.parent
 UID = 1500  # nobody's on any usual system; has no entry in passwd, no home and no rights
@@ -111,3 +111,10 @@ def no_userns_prefix() -> list[str]:
         "sh",
     ]
     return [*unprivileged_prefix(), *enter]
+
+
+def session_entries(state: Path, first: int = 0) -> list[dict[str, Any]]:
+    """The log's entries that belong to a session: without those of the log's own, as an epoch's first."""
+    from anchorhold.audit.query import entries
+
+    return [entry for entry in entries(state, first=first) if entry["session"]]

@@ -82,6 +82,8 @@ def split(kind: str, fields: Fields) -> tuple[Fields, tuple[Fields | None, Field
     """An event's fields apart: the public ones, and those of each group (None where it has none)."""
     public: Fields = {}
     groups: list[Fields | None] = [None, None, None]
+    if _has_fraction(fields):
+        raise AuditError("an audit entry may hold no fraction: its text would not be the same everywhere")
     for name, value in fields.items():
         at = _HIDDEN.get(name)
         if name == "prompt" and isinstance(value, dict) and "text" in value:
@@ -98,6 +100,12 @@ def split(kind: str, fields: Fields) -> tuple[Fields, tuple[Fields | None, Field
             group = groups[at] = {}
         group[name] = value
     return public, (groups[0], groups[1], groups[2])
+
+
+def _has_fraction(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_fraction, value.values()))
+    return isinstance(value, float) or (isinstance(value, (list, tuple)) and any(map(_has_fraction, value)))
 
 
 def _encoded(fields: Fields, room: int) -> str:
@@ -154,14 +162,15 @@ def shorten(fields: Fields, room: int) -> Fields:
 class Encoder:
     """Makes records; one for each `Log`, used under its mutex."""
 
-    __slots__ = ("_heads", "_numbers", "_salts", "_stamp", "_used", "second")
+    __slots__ = ("_heads", "_numbers", "_salts", "_second", "_stamp", "_used", "now")
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, str], tuple[str, str]] = {}
         self._numbers: dict[str, int] = {}
         self._salts = b""
         self._used = 0
-        self.second = -1
+        self._second = -1
+        self.now = 0
         self._stamp = ""
 
     def _head(self, session: str, kind: str) -> tuple[str, str]:
@@ -193,10 +202,11 @@ class Encoder:
 
         `written` must follow once it is in the journal.
         """
-        second, nanosecond = divmod(time.time_ns(), 1_000_000_000)
-        if second != self.second:
+        self.now = now = time.time_ns()
+        second, nanosecond = divmod(now, 1_000_000_000)
+        if second != self._second:
             self._stamp = time.strftime('"time":"%Y-%m-%dT%H:%M:%S.', time.gmtime(second))
-            self.second = second
+            self._second = second
         head, tail = self._heads.get((session, kind)) or self._head(session, kind)
         mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         number = self._numbers.get(session, 0) if session else ""

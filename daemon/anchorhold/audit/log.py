@@ -13,14 +13,13 @@ Not safe in a signal handler, nor after a fork: the child must open the log itse
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 
 from anchorhold.audit.entry import Encoder, encode_group, encode_public, split
 from anchorhold.audit.files import audit_error, make_folders
 from anchorhold.audit.journal import Writer
-from anchorhold.audit.settle import Chain, Locked, tidy_temporary
+from anchorhold.audit.settle import Chain, Locked, damaged, tidy_temporary
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from anchorhold.audit.note import Checkpoint
 
 DURABILITIES = ("write", "fsync")
+LOOK = 20_000_000
+"""Nanoseconds after which `append` looks again whether its journal was removed."""
 GATHERED = 16 << 20
 """Bytes of a journal at which `append` itself settles, so that it cannot grow without bound."""
 
@@ -43,7 +44,7 @@ class Log:
         self._mutex = threading.Lock()
         self._encoder = Encoder()
         self._journal = Writer(path, sync=sync)
-        self._looked = 0  # the second in which the journal was last seen to be in its place
+        self._looked = 0  # when the journal was last seen to be in its place
         self._settled = 0  # bytes of the journal that are known to be in the tree
         self._closed = False
 
@@ -94,7 +95,7 @@ class Log:
             self._check_usable()
             record = self._encoder.record(session, kind, public, names, digests, text)
             try:
-                if self._encoder.second != self._looked:
+                if not 0 <= self._encoder.now - self._looked < LOOK:
                     self._look()
                 self._journal.add(record)
             except OSError as error:
@@ -142,12 +143,11 @@ class Log:
         return self._journal.size - self._settled
 
     def _look(self) -> None:
-        """Once a second: that the journal was not removed. What is written to a file without a name is
-        lost."""
-        self._looked = self._encoder.second
+        """That the journal is in its place. What is written to a file without a name is lost."""
+        self._looked = self._encoder.now
         if not self._journal.is_there():
             self._journal.broken = True
-            raise OSError(errno.ENOENT, "it was removed while in use", self._path)
+            raise damaged(self._path, "it was removed while in use")
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -466,7 +466,7 @@ class Loop(threading.Thread):
             self.recorder.event(
                 "kill",
                 reason=self.kill_reason,
-                milliseconds=round((time.monotonic() - self.killed_at) * 1000, 3),
+                microseconds=round((time.monotonic() - self.killed_at) * 1_000_000),
             )
             if self.error is None:
                 self.error = Interrupted(f"killed: {self.kill_reason}")

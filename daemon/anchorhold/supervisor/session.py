@@ -281,7 +281,7 @@ class Session:
             prompt=self._commitment(request),
             files=files,
             max_tokens=request.max_tokens,
-            temperature=request.temperature,
+            temperature=repr(request.temperature),
             seed=request.seed,
             turns=len(request.history),
         )

@@ -20,7 +20,7 @@ from anchorhold.verify.epoch import Books, EpochCheck
 from anchorhold.verify.merkle import ProofError, leaf, proved_root
 from anchorhold.verify.note import Head, NoteError, VerifierKey, decode64, private_belongs, read_head
 from anchorhold.verify.result import Finding, LogUnreadable, Result
-from anchorhold.verify.rules import Rules, step_words
+from anchorhold.verify.rules import INSIDE, Rules, step_words
 from anchorhold.verify.witness import Seen, check_witnesses
 
 __all__ = ["no_duplicates", "verify"]
@@ -85,8 +85,9 @@ class _Check:
         key, start = self._trusted_key()
         last = self.state.epoch if self.state else max(self.disk.epochs, default=-1)
         first: int | None = 0 if start == 0 else None
+        following = key
         for number in range(start, last + 1):
-            key, first = self._epoch(number, key, first, last)
+            following, first = self._epoch(number, following, first, last)
         self._beyond(last)
         self._redactions()
         self._recovered()
@@ -437,7 +438,7 @@ class _Check:
                     self._wrong(
                         place, f"a record at byte {at} is number {n} of its session; {wanted} should come"
                     )
-                if wanted == 0 and kind != "session.start":
+                if wanted == 0 and kind in INSIDE:
                     self._wrong(place, f"a record at byte {at}: {kind} before its session's start")
                 expected[session] = n + 1
                 self.result.unsettled += 1

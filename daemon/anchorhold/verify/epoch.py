@@ -119,6 +119,9 @@ class EpochCheck:
             self.bad.add(start + width - 1)
         for seq, problem in seen.problems:
             self._wrong_entry(place, problem, seq)
+        self.rules.unreadable += len({seq for seq, _ in seen.problems}) + (width if looked.missing else 0)
+        if looked.root is None and not looked.missing:
+            self.rules.unreadable += width - len(seen.hashes)
         for segment in seen.segments:
             for seq, problem, count in self.rules.check(segment):
                 self._wrong_entry(place, problem, seq, count)

@@ -12,6 +12,9 @@ import time
 CONTENT = frozenset({"model", "data"})
 """Classes that may be granted only in a sealed cell."""
 
+INSIDE = frozenset({"grant", "list", "session.sealed", "session.end", "request.start", "request.end"})
+"""Kinds that belong between a session's start and its end; what ends a failed start can come before."""
+
 STEP = 1_000_000
 """Microseconds by which wall clock and time since boot may drift apart between two entries of a session."""
 
@@ -27,16 +30,18 @@ def wall_seconds(second: bytes) -> int:
 
 class Segment:
     """What one bundle has of a session. ``events`` are (seq, kind, detail, times): detail is the class of a
-    grant or list, the request of a request; equal neighbours are one event that came so many times."""
+    grant or list, the request of a request; equal neighbours are one event that came so many times. ``gaps``
+    are (seq, n, the number that should have come)."""
 
     __slots__ = (
+        "aside",
         "events",
         "first",
         "first_n",
         "first_offset",
+        "gaps",
         "last_n",
         "last_offset",
-        "problems",
         "session",
         "steps",
     )
@@ -44,14 +49,23 @@ class Segment:
     def __init__(self, session: str, seq: int, n: int, offset: int) -> None:
         self.session, self.first, self.first_n, self.first_offset = session, seq, n, offset
         self.last_n, self.last_offset = n - 1, offset
+        self.aside = (
+            -2
+        )  # after a gap: what came before it. If the numbers go on from there, one number was wrong
         self.events: list[list[object]] = []
         self.steps: list[tuple[int, int]] = []
-        self.problems: list[tuple[int, str]] = []
+        self.gaps: list[tuple[int, int, int]] = []
 
     def add(self, seq: int, n: int, offset: int, kind: str, detail: object) -> None:
         """The next entry. ``offset``: wall clock less time since boot, microseconds."""
-        if n != self.last_n + 1:
-            self.problems.append((seq, _gap(n, self.last_n + 1)))
+        expected = self.last_n + 1
+        if n == self.aside + 1:
+            self.aside = -2
+        elif n != expected:
+            self.gaps.append((seq, n, expected))
+            self.aside = expected
+        else:
+            self.aside = -2
         self.last_n = n
         moved = offset - self.last_offset
         if moved > STEP or moved < -STEP:
@@ -88,12 +102,18 @@ def _gap(n: int, expected: int) -> str:
 
 
 class _Session:
-    __slots__ = ("done", "next", "offset", "running", "sealed")
+    __slots__ = ("done", "next", "offset", "partial", "running", "sealed", "started")
 
-    def __init__(self, n: int, offset: int, *, sealed: bool = False) -> None:
-        self.next, self.offset, self.sealed = n, offset, sealed
+    def __init__(self) -> None:
+        self.next = self.offset = 0
+        self.started = self.sealed = False
+        self.partial = False  # entries of it are known to be missing: what they began can end
         self.running: set[object] = set()
         self.done: set[object] = set()
+
+    def excuse(self) -> None:
+        """Whatever has to come before may have been among the missing entries."""
+        self.partial = self.started = self.sealed = True
 
 
 class Rules:
@@ -105,19 +125,21 @@ class Rules:
     def __init__(self, *, pruned: bool = False) -> None:
         self.pruned = pruned
         self.steps: list[tuple[int, int]] = []
+        self.unreadable = (
+            0  # entries that could not be read, and were not found to be missing in a session yet
+        )
         self._open: dict[str, _Session] = {}
         self._ended: set[bytes] = set()
-        self._partial: set[str] = set()
 
     @property
     def sessions(self) -> int:
-        """Sessions that were met."""
-        return len(self._open) + len(self._ended)
+        """Sessions that started."""
+        return self.open_sessions + len(self._ended)
 
     @property
     def open_sessions(self) -> int:
         """Sessions without an end: still running, or ended by a crash."""
-        return len(self._open)
+        return sum(session.started for session in self._open.values())
 
     def next_number(self, session: str) -> int | None:
         """The ``n`` that the session's next entry has; 0 for a new one, None for one that may be met in its
@@ -127,59 +149,62 @@ class Rules:
 
     def check(self, segment: Segment) -> list[tuple[int, str, int]]:
         """What is wrong: seq, words, how many entries of the segment it is about."""
-        found = [(seq, words, 1) for seq, words in segment.problems]
+        found: list[tuple[int, str, int]] = []
         name = segment.session
+        gaps = list(segment.gaps)
         session = self._open.get(name)
-        if session is not None:
+        if session is None:
+            session = self._open[name] = _Session()
+            if segment.first_n and self.pruned:
+                session.excuse()
+            elif segment.first_n and bytes.fromhex(name) not in self._ended:
+                gaps.insert(0, (segment.first, segment.first_n, 0))
+        else:
             if segment.first_n != session.next:
-                found.append((segment.first, _gap(segment.first_n, session.next), 1))
+                gaps.insert(0, (segment.first, segment.first_n, session.next))
             moved = segment.first_offset - session.offset
             if moved > STEP or moved < -STEP:
                 self.steps.append((segment.first, moved))
+        for at, n, expected in gaps:
+            if 0 < n - expected <= self.unreadable:
+                self.unreadable -= n - expected
+            else:
+                found.append((at, _gap(n, expected), 1))
+            session.excuse()  # what follows from the gap is not another fault
         self.steps += segment.steps
         for seq, kind, detail, times in segment.events:
             assert isinstance(seq, int) and isinstance(kind, str) and isinstance(times, int)
-            words = self._event(name, kind, detail, segment)
+            words = self._event(name, session, kind, detail)
             if words:
                 found.append((seq, words, times))
-        if name in self._open:
-            self._open[name].next, self._open[name].offset = segment.last_n + 1, segment.last_offset
+        session.next, session.offset = segment.last_n + 1, segment.last_offset
         return found
 
-    def _event(self, name: str, kind: str, detail: object, segment: Segment) -> str | None:
-        session = self._open.get(name)
+    def _event(self, name: str, session: _Session, kind: str, detail: object) -> str | None:
+        if bytes.fromhex(name) in self._ended:
+            self._open.pop(name, None)
+            return f"{kind} after its session's end"
         if kind == "session.start":
-            if session is not None or bytes.fromhex(name) in self._ended:
+            if session.started and not session.partial:
                 return "a session starts that has started before"
-            self._open[name] = _Session(segment.last_n + 1, segment.last_offset)
-            return (
-                None
-                if segment.first_n == 0 or segment.events[0][1] != kind
-                else "a session starts in its middle"
-            )
-        if session is None:
-            if bytes.fromhex(name) in self._ended:
-                return f"{kind} after its session's end"
-            if not self.pruned or segment.first_n == 0:
-                self._open[name] = _Session(segment.last_n + 1, segment.last_offset)  # said once
-                self._open[name].sealed = True
-                return f"{kind} before its session's start"
-            session = self._open[name] = _Session(segment.last_n + 1, segment.last_offset, sealed=True)
-            self._partial.add(name)
-        if kind == "session.sealed":
+            session.started = True
+        elif kind in INSIDE and not session.started:
+            session.excuse()  # said once
+            return f"{kind} before its session's start"
+        elif kind == "session.sealed":
             session.sealed = True
         elif kind == "session.end":
-            del self._open[name]
+            self._open.pop(name, None)
             self._ended.add(bytes.fromhex(name))
         elif kind in ("request.start", "request.end"):
-            return self._request(session, kind, detail, name)
+            return self._request(session, kind, detail)
         elif kind == "grant" and not isinstance(detail, str):
             return "a grant has no class"
         elif kind in ("grant", "list") and detail in CONTENT and not session.sealed:
             return f"a {kind} of class {detail} before session.sealed"
         return None
 
-    def _request(self, session: _Session, kind: str, number: object, name: str) -> str | None:
+    def _request(self, session: _Session, kind: str, number: object) -> str | None:
         if type(number) is not int:
             return f"{kind} names no request"
         if kind == "request.start":
@@ -188,7 +213,7 @@ class Rules:
             session.running.add(number)
             return None
         if number not in session.running:
-            if name in self._partial and number not in session.done:
+            if session.partial and number not in session.done:
                 session.done.add(number)
                 return None
             return "request.end without its request.start"

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anchorhold.audit.query import entries
 from anchorhold.errors import AnchorholdError
 from anchorhold.policy.schema import Limits
 from tests.cellcoverage import counting
 from tests.integration import cells
+from tests.support import session_entries
 
 
 def run(wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(wanted: Mapping[str, Any]) -> dict[str, Any]:
     try:
         out = cells.run(state, rules, wanted["source"], question=wanted.get("question", "go"))
     except AnchorholdError as error:
-        log = list(entries(state)) if state.exists() else []
+        log = session_entries(state) if state.exists() else []
         return {"error": str(error), "kind": type(error).__name__, "exit": error.exit_code, "log": log}
     return {
         "answer": out.answer,

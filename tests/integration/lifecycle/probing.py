@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from anchorhold.audit.log import Log
-from anchorhold.audit.query import entries
 from anchorhold.errors import AnchorholdError
 from anchorhold.kernel import mounts, namespaces
 from anchorhold.policy.schema import Limits
@@ -29,6 +28,7 @@ from anchorhold.supervisor.session import Request, Session
 from anchorhold.verify.check import verify
 from tests.integration import cells
 from tests.integration.lifecycle.processes import descendants, members
+from tests.support import session_entries
 
 
 def own_mounts() -> None:
@@ -77,8 +77,6 @@ def close_to_us(state: Path) -> None:
 
 def open_to_us(state: Path) -> None:
     os.chmod(state / "log", 0o700)
-    for path in (state / "log").iterdir():
-        os.chmod(path, 0o700 if path.name in ("tile", "torn") else 0o600)
     for folder, folders, files in os.walk(state / "log"):
         for name in folders:
             os.chmod(os.path.join(folder, name), 0o700)
@@ -88,7 +86,7 @@ def open_to_us(state: Path) -> None:
 
 def limit_growth(state: Path) -> None:
     """No file of this process may grow beyond what the log has now, and a little."""
-    size = os.stat(state / "log/tail").st_size
+    size = max(os.stat(path).st_size for path in (state / "log/journal").iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5000, resource.RLIM_INFINITY))
 
 
@@ -166,7 +164,7 @@ def run(wanted: Mapping[str, Any]) -> dict[str, Any]:
     if (state / "log").exists():
         result = verify(str(state))
         out["verified"] = result.ok or result.text()
-        out["log"] = list(entries(state))
+        out["log"] = session_entries(state)
     return out
 
 

@@ -18,17 +18,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from anchorhold.audit.query import entries
 from anchorhold.errors import AnchorholdError
 from anchorhold.verify.check import verify
 from tests.integration.lifecycle.processes import children, descendants, lives, members, wait_until
+from tests.support import session_entries
 
 DEADLY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def kinds(state: Path) -> list[str]:
     try:
-        return [entry["kind"] for entry in entries(state)]
+        return [entry["kind"] for entry in session_entries(state)]
     except AnchorholdError:  # there is no log yet
         return []
 

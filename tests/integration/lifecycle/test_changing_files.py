@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from anchorhold.audit.log import Log
-from anchorhold.audit.query import entries
 from anchorhold.errors import BreachError
 from anchorhold.supervisor import events
 from anchorhold.supervisor.session import Request, Session
 from tests.integration import cells
+from tests.support import session_entries
 
 OPENS = 1500
 SIZE = 200_000
@@ -144,7 +144,7 @@ class Standing:
     def end(self) -> list[dict[str, Any]]:
         self.session.close()
         self.log.close()
-        return list(entries(self.state))
+        return session_entries(self.state)
 
 
 def test_the_model_that_is_granted_is_the_one_on_record(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from anchorhold.audit.query import entries
 from anchorhold.cell.layers import ALL
 from anchorhold.verify.check import verify
 from tests.integration.lifecycle.conftest import Driven
-from tests.support import TOP, Runner
+from tests.support import TOP, Runner, session_entries
 
 QUESTION = "What froze?"
 # An ancestor with a listener that never answers anything: no program makes this call.
@@ -46,7 +45,7 @@ def asked(started_by: Runner, place: Path, demo_model: Path) -> Any:
 
 
 def granted(place: Path) -> list[dict[str, Any]]:
-    return [entry for entry in entries(place / "state") if entry["kind"] == "grant"]
+    return [entry for entry in session_entries(place / "state") if entry["kind"] == "grant"]
 
 
 def test_a_listener_above_is_named_with_its_remedy(asked: Any, place: Path) -> None:
@@ -81,7 +80,7 @@ def test_a_required_layer_that_cannot_be_had(asked: Any, place: Path, demo_model
         assert word in done.stderr, done.stderr
     assert "seccomp:" not in done.stderr, "the layer that holds is not missing"
     assert granted(place) == []
-    log = list(entries(place / "state"))
+    log = session_entries(place / "state")
     assert [entry["kind"] for entry in log] == ["session.start", "session.end"]
     assert {"userns", "netns"} <= set(log[0]["missing"]) and "seccomp" in log[0]["layers"]
     assert verify(str(place / "state")).ok
@@ -95,7 +94,7 @@ def test_without_the_requirement_it_starts_and_names_what_is_missing(asked: Any,
     layers = told["layers"]
     missing = ("userns", "mountns", "pidns", "netns", "ipcns", "utsns", "cgroupns", "root")
     assert {"seccomp", "landlock", "no_new_privs", "mdwe"} <= set(layers) and not {*missing} & {*layers}
-    log = list(entries(place / "state"))
+    log = session_entries(place / "state")
     assert log[0]["kind"] == "session.start"
     for name in missing:
         assert log[0]["missing"][name] == told["missing"][name], name

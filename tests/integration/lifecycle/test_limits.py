@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from anchorhold.audit.log import Log
-from anchorhold.audit.query import entries
 from anchorhold.errors import LimitError
 from anchorhold.kernel import cgroup
 from anchorhold.policy.schema import Limits
@@ -18,6 +17,7 @@ from anchorhold.supervisor.events import Token
 from anchorhold.supervisor.session import Request, Session
 from tests.integration import cells
 from tests.integration.lifecycle.conftest import Driven
+from tests.support import session_entries
 
 THREADS = """
     import threading, time
@@ -51,7 +51,7 @@ def test_over_a_limit(state_dir: Path, demo_model: Path, limit: str, limits: Lim
         cells.run(state_dir, cells.policy(demo_model, limits=limits), source)
     assert caught.value.exit_code == 1
     assert f"limits.{limit}" in str(caught.value)
-    log = list(entries(state_dir))
+    log = session_entries(state_dir)
     assert limit in log[0]["limits"]
     assert [entry["limit"] for entry in log if entry["kind"] == "limit"] == [limit]
     assert log[-1]["kind"] == "session.end"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from anchorhold.audit.query import entries
 from anchorhold.errors import LayerError, WorkerError
 from tests.integration import cells
+from tests.support import session_entries
 
 CODE = """
     import ctypes, mmap
@@ -33,9 +33,9 @@ CODE = """
 def test_no_seal(state_dir: Path, demo_model: Path, source: str, said: str) -> None:
     with pytest.raises(WorkerError, match=said):
         cells.run(state_dir, cells.policy(demo_model), source)
-    kinds = [entry["kind"] for entry in entries(state_dir)]
+    kinds = [entry["kind"] for entry in session_entries(state_dir)]
     assert "session.sealed" not in kinds and kinds[-1] == "session.end"
-    assert not [entry for entry in entries(state_dir) if entry.get("class") in ("data", "model")]
+    assert not [entry for entry in session_entries(state_dir) if entry.get("class") in ("data", "model")]
 
 
 def test_garbage_on_the_channel(state_dir: Path, demo_model: Path) -> None:
