@@ -19,7 +19,7 @@ from hashlib import sha256
 
 from anchorhold.audit import journal
 from anchorhold.audit.entry import Encoder, encode, encode_public, records
-from anchorhold.audit.files import fsync_path, make_folders, read_file, replace
+from anchorhold.audit.files import TMP, fsync_path, make_folders, read_file, replace
 from anchorhold.audit.grow import Grow
 from anchorhold.audit.keys import Key, destroy
 from anchorhold.audit.note import Checkpoint
@@ -115,7 +115,8 @@ class Chain:
         ):
             return False
         try:
-            return set(os.listdir(os.path.join(folder, "tile", "entries", "000.p"))) <= {"1"}
+            names = os.listdir(os.path.join(folder, "tile", "entries", "000.p"))
+            return all(name == "1" or name.startswith(TMP) for name in names)
         except FileNotFoundError:
             return not os.path.lexists(os.path.join(folder, "tile", "entries", "000"))
 
@@ -326,7 +327,7 @@ def tidy_temporary(log: str, epoch: int) -> None:
     """What a crash left half-written, directly in the log's and the epoch's folder; under the lock."""
     for folder in (log, os.path.join(log, str(epoch))):
         try:
-            names = [name for name in os.listdir(folder) if name.startswith(".tmp-")]
+            names = [name for name in os.listdir(folder) if name.startswith(TMP)]
         except FileNotFoundError:
             continue
         for name in names:

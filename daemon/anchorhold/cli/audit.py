@@ -68,7 +68,7 @@ def _what(entry: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-_COMMON = frozenset({"v", "seq", "time", "session", "kind", "nonce"})
+_COMMON = frozenset({"v", "seq", "time", "mono", "session", "n", "kind", "epoch", "unsettled"})
 
 
 def _brief(value: object) -> str:

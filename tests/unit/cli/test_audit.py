@@ -16,22 +16,19 @@ from tests.unit.audit.logs import session
 
 HOSTILE = "/home/a/\x1b]0;owned\x07\x1b[2J\u202eexe.fdp\n  7  2026-01-01 forged\udcff\x9b31m"
 
+FIRST, SECOND = "aaaa111100000000", "aaaa222200000000"
 Answer = tuple[int, str, str]
 
 
 @pytest.fixture
 def state(state_dir: Path) -> Path:
     log = Log.open(state_dir)
-    session(log, "aaaa1111", 20)
-    session(log, "aaaa2222", 2, end=False)
-    log.append(
-        "grant", "aaaa2222", {"class": "data", "path": HOSTILE, "resolved": "/home/a/\x1b[31m", "size": 1}
-    )
-    log.append(
-        "denial", "aaaa2222", {"call": "openat", "path": "/etc/passwd", "reason": "outside", "count": 3}
-    )
-    log.append("denial", "aaaa2222", {"call": "socket", "reason": "not \x1b[1m allowed", "count": "x"})
-    log.append("limit", "", {"note": "y" * 500})
+    session(log, FIRST, 20)
+    session(log, SECOND, 2, end=False)
+    log.append("grant", SECOND, {"class": "data", "path": HOSTILE, "resolved": "/home/a/\x1b[31m", "size": 1})
+    log.append("denial", SECOND, {"call": "openat", "path": "/etc/passwd", "reason": "outside", "count": 3})
+    log.append("denial", SECOND, {"call": "socket", "reason": "not \x1b[1m allowed", "count": "x"})
+    log.append("policy.load", "", {"note": "y" * 500})
     log.checkpoint()
     log.close()
     return state_dir
@@ -52,9 +49,9 @@ def test_list_for_people(run: Callable[..., Answer]) -> None:
     assert (code, err) == (0, "")
     heading, *lines = out.splitlines()
     assert heading.split() == ["SEQ", "TIME", "(UTC)", "SESSION", "KIND", "WHAT"]
-    assert len(lines) == 26 + 7 + 4
-    assert "data /home/a/0 -> /home/a/taxes/2025/roof.pdf" in lines[4]
-    assert "sha256=abababababab " in lines[4]
+    assert len(lines) == 1 + 26 + 7 + 4
+    assert "data /home/a/0 -> /home/a/taxes/2025/roof.pdf" in lines[5]
+    assert lines[5].endswith("sha256=abababababab")
     assert "openat /etc/passwd reason=outside count=3" in out
     assert lines[-1].split()[3:4] == ["-"]
     assert max(map(len, lines)) < 400
@@ -63,10 +60,10 @@ def test_list_for_people(run: Callable[..., Answer]) -> None:
 def test_hostile_paths_are_harmless(run: Callable[..., Answer]) -> None:
     for arguments in (
         ["list"],
-        ["show", "33"],
+        ["show", "34"],
         ["show", "aaaa2222"],
         ["list", "--json"],
-        ["show", "33", "--json"],
+        ["show", "34", "--json"],
     ):
         code, out, _ = run(*arguments)
         assert code == 0
@@ -91,7 +88,7 @@ def test_list_as_json_is_the_entries_own_fields(run: Callable[..., Answer], stat
     assert [entry["seq"] for entry in entries] == list(range(len(entries)))
     (hostile,) = [entry for entry in entries if entry.get("path") == HOSTILE]
     assert os.fsencode(hostile["path"]) == os.fsencode(HOSTILE)
-    assert len(hostile["nonce"]) == 32
+    assert hostile["n"] == 7
 
 
 def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,12 +130,12 @@ def test_a_time_that_is_none(run: Callable[..., Answer], text: str) -> None:
 
 
 def test_show_one_entry(run: Callable[..., Answer]) -> None:
-    code, out, _ = run("show", "4")
+    code, out, _ = run("show", "5")
     assert code == 0
     fields = dict(line.split(None, 1) for line in out.splitlines())
-    assert (fields["seq"], fields["kind"], fields["class"], fields["size"]) == ("4", "grant", "data", "12345")
-    code, out, _ = run("show", "4", "--json")
-    assert json.loads(out)["seq"] == 4
+    assert (fields["seq"], fields["kind"], fields["class"], fields["size"]) == ("5", "grant", "data", "12345")
+    code, out, _ = run("show", "5", "--json")
+    assert json.loads(out)["seq"] == 5
 
 
 def test_show_a_session(run: Callable[..., Answer]) -> None:
@@ -152,7 +149,7 @@ def test_show_a_session(run: Callable[..., Answer]) -> None:
     assert "no end" in out
     assert "refused   4 requests" in out  # a count that is no number counts as one
     code, out, _ = run("show", "aaaa2222", "--json")
-    assert {json.loads(line)["session"] for line in out.splitlines()} == {"aaaa2222"}
+    assert {json.loads(line)["session"] for line in out.splitlines()} == {SECOND}
 
 
 @pytest.mark.parametrize("which", ["999999", "bbbb", "", "9" * 40])
@@ -186,11 +183,11 @@ def test_verify(run: Callable[..., Answer], state: Path) -> None:
 
 
 def test_verify_names_the_first_bad_entry(run: Callable[..., Answer], state: Path) -> None:
-    tail = state / "log/tail"
-    tail.write_bytes(tail.read_bytes().replace(b"/home/a/7", b"/home/b/7"))
+    (bundle,) = (state / "log/0/tile/entries/000.p").glob("38")
+    bundle.write_bytes(bundle.read_bytes().replace(b'"seq":11,"time":"2', b'"seq":11,"time":"3'))
     code, out, err = run("verify")
     assert code == 5
-    assert "WRONG    entry 11 (tail)" in out
+    assert "WRONG    entry 11 (0/tile/entries/000" in out
     assert "entry 11" in err and "does not verify" in err
     code, out, err = run("verify", "--json")
     assert code == 5
@@ -205,16 +202,21 @@ def test_no_log_yet(tmp_path: Path, capfd: pytest.CaptureFixture[str], command: 
 
 
 def test_a_damaged_entry_stops_the_list(run: Callable[..., Answer], state: Path) -> None:
-    log = Log.open(state)
-    for _ in range(256):
-        log.append("limit", "", {})
-    log.close()
-    bundle = state / "log/tile/entries/000"
-    bundle.write_bytes(bundle.read_bytes().replace(b'{"v":1,"seq":9,', b'["v":1,"seq":9,'))
+    (bundle,) = (state / "log/0/tile/entries/000.p").glob("38")
+    bundle.write_bytes(bundle.read_bytes().replace(b'{"v":2,"seq":9,', b'["v":2,"seq":9,'))
     code, out, err = run("list", "--json")
     assert code == 1
     assert len(out.splitlines()) == 9  # what is before it
     assert "entry 9 " in err and "audit verify" in err
+
+
+def test_what_is_not_settled_yet_is_listed_too(run: Callable[..., Answer], state: Path) -> None:
+    log = Log.open(state)
+    log.append("policy.load", "", {"path": "/home/a/fresh.toml"})
+    code, out, _ = run("list", "--json", "--kind", "policy.load", "--path", "fresh.toml")
+    log.close()
+    entry = json.loads(out)
+    assert code == 0 and entry["seq"] == 38 and entry["unsettled"] is True
 
 
 def test_a_kind_that_there_is_not_is_a_mistake(run: Callable[..., Answer]) -> None:
