@@ -19,7 +19,8 @@ import threading
 from anchorhold.audit.entry import Encoder, encode_group, encode_public, split
 from anchorhold.audit.files import audit_error, make_folders
 from anchorhold.audit.journal import Writer
-from anchorhold.audit.settle import Chain, Locked, damaged, tidy_temporary
+from anchorhold.audit.settle import Chain, Held, Locked, damaged, tidy_temporary
+from anchorhold.audit.state import State
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
@@ -67,6 +68,9 @@ class Log:
                 chain.sign()
                 if chain.is_due():
                     chain.rotate()
+        except Held:
+            if State.load(path) is None:
+                raise  # nobody has made the log yet; else what a crash left can wait for the end of this run
         except OSError as error:
             raise audit_error(error, "be opened", error.filename or path) from error
         return log

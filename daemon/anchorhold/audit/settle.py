@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from anchorhold.audit.journal import Unsettled
 
+LOCK_SECONDS = 10.0
 EPOCH_SECONDS = 86_400
 EPOCH_ENTRIES = 1_000_000
 
@@ -47,9 +48,16 @@ def damaged(log: str, what: str) -> AuditError:
     return AuditError(f"the audit log is damaged: {log}: {what}", hint=_DAMAGED)
 
 
+class Held(AuditError):
+    """Another process holds the log's lock, and does not let go."""
+
+
 class Locked:
-    """The log's exclusive lock, on a descriptor of its own, so that threads of one process exclude each other
-    too."""
+    """The log's exclusive lock, on a descriptor of its own, so that threads exclude each other too.
+
+    Raises Held after `LOCK_SECONDS`: a process that was stopped while it held the lock must not stop all
+    others.
+    """
 
     __slots__ = ("fd", "path")
 
@@ -59,15 +67,42 @@ class Locked:
     def __enter__(self) -> None:
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX)
+            deadline = time.monotonic() + LOCK_SECONDS
+            while not self._try():
+                if time.monotonic() > deadline:
+                    raise Held(
+                        f"the audit log is held by another process: {self.path}",
+                        hint=f"If it was stopped, let it go on or end it. It is process {_holder(self.fd)}.",
+                    )
+                time.sleep(0.002)
         except BaseException:
             os.close(self.fd)
             raise
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         os.close(self.fd)
+
+
+def _holder(fd: int) -> str:
+    """Who holds the lock, by proc_locks(5)."""
+    inode = f":{os.fstat(fd).st_ino}"
+    try:
+        with open("/proc/locks", encoding="ascii") as file:
+            holders = [
+                line.split()[4] for line in file if line.split()[5].endswith(inode) and "->" not in line
+            ]
+    except (OSError, IndexError):
+        holders = []
+    return " or ".join(holders) or "unknown"
 
 
 class Chain:

@@ -1,0 +1,170 @@
+"""Keys: the published form, and that nothing is left of one that was destroyed."""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.keys import Key, destroy
+from anchorhold.audit.log import Log
+from anchorhold.audit.note import Checkpoint
+from anchorhold.errors import AuditError
+from anchorhold.verify.note import VerifierKey, private_belongs, read_head
+from tests.unit.audit.logs import all_bytes, filled
+
+# golang.org/x/mod/sumdb/note, the example of its documentation
+GO_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz\n"
+GO_VKEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+GO_TEXT = (
+    "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n"
+)
+GO_NOTE = (
+    f"{GO_TEXT}\n\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfq"
+    "dngotpRZb6KE6RyyBwJnAM=\n"
+)
+
+
+def test_signs_as_gos_note_package_does(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(GO_KEY)
+    key = Key.load(str(path))
+    assert key.vkey() == GO_VKEY
+    assert key.sign(GO_TEXT) == GO_NOTE.encode()  # Ed25519 is deterministic
+    key.save(str(tmp_path / "again"))
+    assert (tmp_path / "again").read_text() == GO_KEY
+    assert stat.S_IMODE((tmp_path / "again").stat().st_mode) == 0o600
+
+
+def test_a_new_key_is_another_one_and_reads_back(tmp_path: Path) -> None:
+    one, other = Key.generate("a/0"), Key.generate("a/0")
+    assert one.public != other.public
+    one.save(str(tmp_path / "key"))
+    back = Key.load(str(tmp_path / "key"))
+    assert back.vkey() == one.vkey() and back.seed == one.seed
+    assert private_belongs((tmp_path / "key").read_text(), VerifierKey(one.vkey()))
+    head = read_head(one.sign(Checkpoint("a/0", 0, bytes(32)).text()), VerifierKey(one.vkey()))
+    assert head.size == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        GO_KEY.replace("c74f20a3", "c74f20a4"),
+        GO_KEY.replace("AYEK", "AoEK"),
+        GO_KEY.replace("AYEK", "AYEL"),
+        GO_KEY.replace("DFz\n", "DF\n"),
+        GO_KEY.replace("PRIVATE", "PUBLIC"),
+        GO_KEY.replace("AYEK", "AY K"),
+        "x" * 10_000,
+    ],
+)
+def test_a_damaged_key_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "key").write_text(text)
+    with pytest.raises(AuditError, match="signing key is damaged"):
+        Key.load(str(tmp_path / "key"))
+
+
+@pytest.mark.parametrize("size", range(0, 99, 3))
+def test_base64_is_the_standard_one(size: int) -> None:
+    from anchorhold.audit.keys import _decode, _encode
+
+    data = os.urandom(size)
+    assert _encode(bytearray(data)) == base64.b64encode(data)
+    assert _decode(bytearray(base64.b64encode(data))) == data
+
+
+def test_a_wiped_key_signs_nothing() -> None:
+    key = Key.generate("a/0")
+    key.wipe()
+    assert key.seed == bytes(32)
+    with pytest.raises(AuditError, match="is gone"):
+        key.sign("text\n")
+
+
+def test_a_destroyed_file_is_overwritten_on_the_disk(tmp_path: Path) -> None:
+    """Seen through a descriptor that was open before, as a copy of the blocks would be."""
+    path = tmp_path / "key"
+    Key.generate("a/0").save(str(path))
+    with path.open("rb") as file:
+        size = len(file.read())
+        destroy(str(path))
+        file.seek(0)
+        assert file.read() == bytes(size)
+    assert not path.exists()
+    destroy(str(path))  # again: nothing happens
+
+
+# Rotates, and looks through all of its own memory for the old seed: as it is, and as base64.
+SEARCH = """
+import base64, gc, os, re, sys
+from pathlib import Path
+from anchorhold.audit.keys import Key
+from anchorhold.audit.log import Log
+state = Path(sys.argv[1])
+sought = bytes.fromhex(os.read(0, 64).decode())  # told backwards, so that the search does not find itself
+
+def places():
+    found = 0
+    with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", buffering=0) as memory:
+        for line in maps:
+            area, rights = line.split()[:2]
+            if "r" not in rights or "w" not in rights:
+                continue
+            low, high = (int(part, 16) for part in area.split("-"))
+            try:
+                memory.seek(low)
+                data = memory.read(high - low)
+            except (OSError, ValueError, OverflowError):
+                continue
+            backwards = data[::-1]
+            found += backwards.count(sought[1:25])
+            del data, backwards
+    return found
+
+log = Log.open(state)
+log.append("policy.load", "", {})
+before = places()
+key = Key.load(str(state / "log/0/key"))
+used = places()
+key.wipe()
+del key
+log.checkpoint()
+log.checkpoint(rotate=True)
+gc.collect()
+after = places()
+print(before, used, after)
+"""
+
+
+@pytest.mark.slow
+def test_the_old_key_is_gone_from_memory_and_disk(state_dir: Path) -> None:
+    filled(state_dir, 3).close()
+    key = Key.load(str(state_dir / "log/0/key"))
+    seed = bytes(key.seed)
+    text = base64.b64encode(b"\1" + seed)
+    assert text in all_bytes(state_dir)
+    out = subprocess.run(
+        [sys.executable, "-c", SEARCH, str(state_dir)],
+        input=seed[::-1].hex().encode(), capture_output=True, check=True, timeout=50,
+    )  # fmt: skip
+    before, used, after = map(int, out.stdout.split())
+    # the searched bytes lie backwards in the searching program, so what it finds forwards are copies of the key
+    assert used > before and after <= before, (before, used, after)
+    everything = all_bytes(state_dir)
+    assert text not in everything and seed not in everything
+
+
+def test_rotation_keeps_exactly_one_private_key(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    for number in range(4):
+        assert [path.parent.name for path in (state_dir / "log").glob("*/key")] == [str(number)]
+        log.checkpoint(rotate=True)
+    log.close()
