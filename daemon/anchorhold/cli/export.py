@@ -1,8 +1,8 @@
 """``anchorhold audit export``: the log in the forms that other programs read (docs/export.md).
 
 A file is written beside its name and put there when it is whole: a program that picks exports up never meets
-half of one, and an entry that cannot be read leaves the last good export where it was. It is readable by its owner
-alone, since it names what the log names.
+half of one, and an entry that cannot be read leaves the last good export where it was. It is readable by its
+owner alone, since it names what the log names.
 """
 
 from __future__ import annotations

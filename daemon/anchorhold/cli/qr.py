@@ -1,9 +1,9 @@
 """A QR code of a short text (a checkpoint, a verifier key) for the terminal, to be photographed.
 
 Constraint: a camera has to read it whatever the terminal's colours are. With colour, black on white is asked
-for by number (16 and 231 of the 256, which themes leave alone) and the quiet zone of four modules, which ISO/IEC
-18004 demands, is drawn too. Without, the terminal's own two colours have to do: blocks are the light modules, as
-on a dark terminal; ``light`` turns that round.
+for by number (16 and 231 of the 256, which themes leave alone) and the quiet zone of four modules, which
+ISO/IEC 18004 demands, is drawn too. Without, the terminal's own two colours have to do: blocks are the light
+modules, as on a dark terminal; ``light`` turns that round.
 
 The matrix is segno's: pure Python, no dependencies, and an encoder is nothing of this project's own.
 """

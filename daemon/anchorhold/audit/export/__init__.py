@@ -1,7 +1,7 @@
 """The log's entries in the forms that other people's programs read (docs/export.md).
 
-Constraint: everything in an entry but numbers is hostile text. No entry can make a second line, a second field, or
-bytes that are no UTF-8 or no JSON; each format's module says how it holds that.
+Constraint: everything in an entry but numbers is hostile text. No entry can make a second line, a second
+field, or bytes that are no UTF-8 or no JSON; each format's module says how it holds that.
 """
 
 from __future__ import annotations

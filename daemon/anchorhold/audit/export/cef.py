@@ -1,9 +1,9 @@
 """CEF, ArcSight's Common Event Format, version 0: one line an entry.
 
-``CEF:0|anchorhold|anchorhold|<version>|<kind>|<title>|<severity>|<key=value key=value ...>``. All text is first in
-`text.escape`'s form, so that nothing ends a line; then ``\\`` and, in the header, ``|``, in the extension ``=`` get a
-backslash, as CEF has it. A space at either end of a value, which readers cut off, is written by its number.
-Custom fields (``cs1`` ...) carry their label. ``cs6`` is JSON of all that has no key.
+``CEF:0|anchorhold|anchorhold|<version>|<kind>|<title>|<severity>|<key=value key=value ...>``. All text is
+first in `text.escape`'s form, so that nothing ends a line; then ``\\`` and, in the header, ``|``, in the
+extension ``=`` get a backslash, as CEF has it. A space at either end of a value, which readers cut off, is
+written by its number. Custom fields (``cs1`` ...) carry their label. ``cs6`` is JSON of all that has no key.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ OUTCOMES = {
 """``act`` and ``outcome`` by kind."""
 
 _DONE = frozenset(
-    {"v", "seq", "time", "session", "kind", "epoch", "n", "path", "resolved", "sha256", "size", "mode", "class",
-     "request", "reason", "count", "call", "phase"}
+    {"v", "seq", "time", "session", "kind", "epoch", "n", "path", "resolved", "sha256", "size", "mode",
+     "class", "request", "reason", "count", "call", "phase"}
 )  # fmt: skip
 
 _ENDS = re.compile(r"^\s+|\s+$")
@@ -49,10 +49,8 @@ class Cef:
 
     def line(self, entry: dict[str, Any]) -> bytes:
         kind = kind_of(entry)
-        head = [
-            "CEF:0", VENDOR, PRODUCT, __version__, _header(kind[:MOST_CODE]), _header(title(entry)[:MOST_CODE]),
-            str(grade(entry).cef),
-        ]  # fmt: skip
+        code, name = (_header(text[:MOST_CODE]) for text in (kind, title(entry)))
+        head = ["CEF:0", VENDOR, PRODUCT, __version__, code, name, str(grade(entry).cef)]
         extension = " ".join(f"{key}={_value(value)}" for key, value in self._pairs(kind, entry))
         return ("|".join([*head, extension]) + "\n").encode("utf-8")
 

@@ -1,7 +1,7 @@
 """JSON lines: each entry's own fields, as ``audit list --json`` prints them.
 
-ASCII. A byte of a path that is no UTF-8 is a lone surrogate (``\\udcff``), so that `os.fsencode` gives the path back;
-it is the one format that leaves this to the reader.
+ASCII. A byte of a path that is no UTF-8 is a lone surrogate (``\\udcff``), so that `os.fsencode` gives the
+path back; it is the one format that leaves this to the reader.
 """
 
 from __future__ import annotations

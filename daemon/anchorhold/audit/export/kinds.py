@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Grade:
-    """One severity in each system: syslog's (RFC 5424, 0 is worst), CEF's (10 is worst), OCSF's ``severity_id``."""
+    """One severity in each: syslog's (RFC 5424, 0 is worst), CEF's (10 is worst), OCSF's ``severity_id``."""
 
     __slots__ = ("cef", "ocsf", "syslog")
 

@@ -1,8 +1,9 @@
 """OCSF 1.8.0 events, one JSON object a line (github.com/ocsf/ocsf-schema, tag 1.8.0).
 
-Which class an entry becomes is a table (`CLASSES`, docs/export.md). What OCSF has no attribute for stands in
-``unmapped`` under the entry's own names, so nothing is lost. All text is in `text.escape`'s form: OCSF's readers
-refuse the lone surrogates that a name can hold. The host is the one that exports; the log names none.
+Which class an entry becomes is a table (`CLASSES`, docs/export.md). What OCSF has no attribute for stands
+in ``unmapped`` under the entry's own names, so nothing is lost. All text is in `text.escape`'s form: many
+readers of JSON refuse the lone surrogates that a name can hold. The host is the one that exports; the log
+names none.
 """
 
 from __future__ import annotations
@@ -67,9 +68,10 @@ CLASSES: dict[str, tuple[tuple[int, int, str], tuple[int, str]]] = {
 
 CALLS = {
     "open": OPEN, "openat": OPEN, "openat2": OPEN, "getdents64": READ, "creat": CREATE, "mkdir": CREATE,
-    "mkdirat": CREATE, "mknod": CREATE, "mknodat": CREATE, "link": CREATE, "linkat": CREATE, "symlink": CREATE,
-    "symlinkat": CREATE, "unlink": DELETE, "unlinkat": DELETE, "rmdir": DELETE, "rename": RENAME,
-    "renameat": RENAME, "renameat2": RENAME, "stat": GET_ATTRIBUTES, "lstat": GET_ATTRIBUTES,
+    "mkdirat": CREATE, "mknod": CREATE, "mknodat": CREATE, "link": CREATE, "linkat": CREATE,
+    "symlink": CREATE, "symlinkat": CREATE, "unlink": DELETE, "unlinkat": DELETE, "rmdir": DELETE,
+    "rename": RENAME, "renameat": RENAME, "renameat2": RENAME, "stat": GET_ATTRIBUTES,
+    "lstat": GET_ATTRIBUTES,
     "newfstatat": GET_ATTRIBUTES, "statx": GET_ATTRIBUTES, "access": GET_ATTRIBUTES,
     "faccessat": GET_ATTRIBUTES, "faccessat2": GET_ATTRIBUTES, "readlink": GET_ATTRIBUTES,
     "readlinkat": GET_ATTRIBUTES, "utimensat": SET_ATTRIBUTES, "truncate": SET_ATTRIBUTES,

@@ -1,10 +1,10 @@
 """CSV (RFC 4180): one header, columns that stay, one line an entry.
 
-Every cell is quoted, and every text is in `text.escape`'s form, so that a line feed or quote cannot leave its cell. A
-spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and where its separator is
-another than the comma, cells begin inside ours too: so such a character is written by its number (``\\u003d``) at the
-beginning of a cell and after any separator. The same `text.unescape` gives it back. A lone ``-``, which is
-standard input, stays.
+Every cell is quoted, and every text is in `text.escape`'s form, so that a line feed or quote cannot leave its
+cell. A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and where its
+separator is another than the comma, cells begin inside ours too: so such a character is written by its number
+(``\\u003d``) at the beginning of a cell and after any separator. The same `text.unescape` gives it back. A
+lone ``-``, which is standard input, stays.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Hostile text as text that stays in its line and its field, and can be had back exactly.
 
-One way of writing for every format that has no way of its own: a backslash is doubled; a byte that was no UTF-8
-(in Python a surrogate escape) is ``\\xff``; a character that ends a line, moves a cursor, turns the order of
-text round, shows nothing or is no character is ``\\u000a`` or ``\\U000e0001``. All else, so nearly every name,
-stays as it is. `unescape` undoes it.
+One way of writing for every format that has no way of its own: a backslash is doubled; a byte that was no
+UTF-8 (in Python a surrogate escape) is ``\\xff``; a character that ends a line, moves a cursor, turns the
+order of text round, shows nothing or is no character is ``\\u000a`` or ``\\U000e0001``. All else, so nearly
+every name, stays as it is. `unescape` undoes it.
 """
 
 from __future__ import annotations
