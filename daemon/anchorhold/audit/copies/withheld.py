@@ -1,8 +1,8 @@
 """What a copy without names still says.
 
 A list of what may go, not of what may not: a name can stand in a reason, in the text of an error, in a
-field that comes with the next version. The digest goes too, since it tells whoever has the file that it was
-this one.
+field that comes with the next version. A digest is left out as well: it tells whoever has the file that it
+was this one.
 """
 
 from __future__ import annotations
