@@ -1,4 +1,4 @@
-"""QR codes for the terminal, read again: by this test from the drawn blocks, and by zbar, which is another's code."""
+"""QR codes for the terminal, read again: from the drawn blocks by this test, and by zbar, another's code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OCSF 1.8.0 events, one JSON object a line (github.com/ocsf/ocsf-schema, tag 1.8.0).
+"""OCSF 1.8.0 events, one JSON object a line (github.com/ocsf/ocsf-schema, commit 3dcb905).
 
 Which class an entry becomes is a table (`CLASSES`, docs/export.md). What OCSF has no attribute for stands
 in ``unmapped`` under the entry's own names, so nothing is lost. All text is in `text.escape`'s form: many

@@ -17,8 +17,8 @@ from tests.unit.audit.export.examples import ENTRIES, HOSTILE, example, hostile_
 
 KEYS = {
     "rt", "dvchost", "externalId", "cat", "act", "outcome", "fname", "filePath", "fsize", "fileHash",
-    "fileType", "reason", "cnt", "cs1", "cs1Label", "cs2", "cs2Label", "cs3", "cs3Label", "cs4", "cs4Label", "cs5",
-    "cs5Label", "cs6", "cs6Label", "cn1", "cn1Label", "cn2", "cn2Label", "cn3", "cn3Label",
+    "fileType", "reason", "cnt", "cs1", "cs1Label", "cs2", "cs2Label", "cs3", "cs3Label", "cs4", "cs4Label",
+    "cs5", "cs5Label", "cs6", "cs6Label", "cn1", "cn1Label", "cn2", "cn2Label", "cn3", "cn3Label",
 }  # fmt: skip
 """Of ArcSight's extension dictionary."""
 
