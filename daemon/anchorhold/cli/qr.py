@@ -25,8 +25,8 @@ LIMIT = 2_953
 LEVELS = ("M", "L")
 """Tried in this order: M mends 15 % of the code, L 7 % in fewer modules."""
 
-WIDE = 100
-"""A code wider than this is tried at the lower level too: a screen has only so many columns."""
+WIDE = 80
+"""Columns; a code that would be wider is drawn at the lower level if that makes it smaller."""
 
 _BLACK_ON_WHITE = "\x1b[38;5;16;48;5;231m"
 _PLAIN = "\x1b[0m"

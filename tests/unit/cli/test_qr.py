@@ -107,6 +107,7 @@ def test_less_is_mended_where_it_makes_the_code_smaller() -> None:
     """At level M 700 bytes need version 21 (101 modules), at L version 18 (89): ISO/IEC 18004, table 7."""
     assert len(qr.matrix("x" * 700)) == 89
     assert len(qr.matrix("x" * 200)) == 57  # version 10, M: it is narrow enough
+    assert len(qr.matrix("x" * 360)) == 65  # version 12, L, where M would need 81 columns
 
 
 def test_what_does_not_fit() -> None:

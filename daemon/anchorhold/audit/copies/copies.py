@@ -91,7 +91,9 @@ class Copies:
             self._deadline = time.monotonic() + seconds
             self._closing = True
         os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        self._thread.join(seconds + 1)
+        if self._thread.is_alive():  # never seen: its sockets do not wait. It keeps them, and ends with us
+            return
         os.close(self._wake)
         for one in self._outlets:
             one.close()
