@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from anchorhold.cli import terminal
+from anchorhold.cli.export import export
 from anchorhold.cli.output import Notes
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
@@ -248,3 +249,6 @@ def _print(text: str) -> None:
     """A line of results, as ASCII where the terminal's encoding has no more."""
     encoding = sys.stdout.encoding or "ascii"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+audit.add_command(export)
