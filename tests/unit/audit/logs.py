@@ -102,6 +102,6 @@ def all_bytes(folder: Path) -> bytes:
         for name in files:
             data = (Path(top) / name).read_bytes()
             parts.append(data)
-            if "/openings" in top:
+            if "/openings" in top and not name.startswith("."):
                 parts.append(zlib.decompress(data[:-4]))
     return b"\n".join(parts)

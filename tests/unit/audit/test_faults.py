@@ -155,7 +155,7 @@ def work(state: Path) -> int:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_each_call_on_the_disk_fails_once(tmp_path: Path, code: int) -> None:
-    """Of open, append, settle, sign and rotate: AuditError with words, nothing lost, and the next run goes on."""
+    """Open, append, settle, sign, rotate: AuditError with words, nothing lost, and the next run goes on."""
     filled(tmp_path / "first", 3).close()
     at, finished = 0, False
     kinds = set()
@@ -263,7 +263,8 @@ def test_removal_while_in_use_is_noticed(state_dir: Path, monkeypatch: pytest.Mo
 
 def test_permission_denied(unprivileged: Runner, open_tmp: Path) -> None:
     code = (
-        "import os, pathlib, sys\nfrom anchorhold.audit.log import Log\nfrom anchorhold.errors import AuditError\n"
+        "import os, pathlib, sys\nfrom anchorhold.audit.log import Log\n"
+        "from anchorhold.errors import AuditError\n"
         "state = pathlib.Path(sys.argv[1]) / 'state'\nlog = Log.open(state)\nlog.append('policy.load', '', {})\n"
         "os.chmod(state / 'log', 0)\n"
         "try:\n    log.checkpoint()\nexcept AuditError as error:\n    print(error, '/', error.hint)\n"

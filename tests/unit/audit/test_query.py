@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from anchorhold.audit import query
+from anchorhold.audit import journal, query
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries, path_pattern
 from anchorhold.errors import AuditError
@@ -19,17 +20,19 @@ from tests.unit.audit.logs import filled, session
 @pytest.fixture
 def two_sessions(state_dir: Path) -> Path:
     log = Log.open(state_dir)
-    session(log, "aaaa1111", 300)
-    session(log, "aaaa2222", 10)
-    log.append("denial", "aaaa2222", {"path": "/etc/passwd", "reason": "outside every root", "count": 2})
+    session(log, "aaaa111100000000", 300)
+    session(log, "aaaa222200000000", 10)
+    log.append(
+        "denial", "aaaa222200000000", {"path": "/etc/passwd", "reason": "outside every root", "count": 2}
+    )
     log.checkpoint()
     log.close()
     return state_dir
 
 
 def test_everything_in_order(two_sessions: Path) -> None:
-    assert [entry["seq"] for entry in entries(two_sessions)] == list(range(6 + 300 + 6 + 10 + 1))
-    assert [entry["seq"] for entry in entries(two_sessions, first=310)] == list(range(310, 323))
+    assert [entry["seq"] for entry in entries(two_sessions)] == list(range(1 + 6 + 300 + 6 + 10 + 1))
+    assert [entry["seq"] for entry in entries(two_sessions, first=310)] == list(range(310, 324))
 
 
 def test_by_session_and_kind(two_sessions: Path) -> None:
@@ -56,10 +59,10 @@ def test_by_time(two_sessions: Path) -> None:
     middle = stamps[150]
     later = list(entries(two_sessions, since=middle))
     earlier = list(entries(two_sessions, until=middle))
-    assert len(later) + len(earlier) == 323
+    assert len(later) + len(earlier) == 324
     assert later[0]["time"] >= middle > earlier[-1]["time"]
     assert list(entries(two_sessions, since=datetime.now(UTC) + timedelta(hours=1))) == []
-    assert len(list(entries(two_sessions, until=datetime.now(UTC) + timedelta(hours=1)))) == 323
+    assert len(list(entries(two_sessions, until=datetime.now(UTC) + timedelta(hours=1)))) == 324
 
 
 @pytest.mark.parametrize(
@@ -115,59 +118,74 @@ def test_no_log_is_said(tmp_path: Path) -> None:
         list(entries(tmp_path))
 
 
-def test_a_log_without_a_tail(state_dir: Path) -> None:
-    filled(state_dir, 256).close()
-    (state_dir / "log/tail").unlink()
-    assert len(list(entries(state_dir))) == 256
-
-
-def test_a_torn_record_is_not_there_yet(state_dir: Path) -> None:
-    filled(state_dir, 3).close()
-    with (state_dir / "log/tail").open("ab") as file:
-        file.write(b"\1\0{half")
-    assert len(list(entries(state_dir))) == 3
+def test_what_is_not_settled_comes_last_and_says_so(state_dir: Path) -> None:
+    log = filled(state_dir, 3)
+    log.append("policy.load", "", {"path": "/home/a"})
+    (path,) = (state_dir / "log/journal").iterdir()
+    with path.open("ab") as file:
+        file.write(b"\1\0\0\0\5{half")  # a record that is being written is not there yet
+    found = list(entries(state_dir))
+    assert [entry.get("unsettled") for entry in found] == [None, None, None, True]
+    assert found[-1]["seq"] == 3 and found[-1]["path"] == "/home/a"
+    assert list(query.pick(state_dir, [1, 2])) == found[1:3]
+    assert query.log_size(state_dir) == 3
+    log.close()
 
 
 @pytest.mark.parametrize("content", [b"\0\2no", b"\0\2[]", b"\0\7" + b"[" * 7])
 def test_what_cannot_be_read_is_said(state_dir: Path, content: bytes) -> None:
-    filled(state_dir, 300).close()
-    (state_dir / "log/tile/entries/000").write_bytes(content)
+    filled(state_dir, 3).close()
+    (state_dir / "log/0/tile/entries/000.p/3").write_bytes(content * 3)
     with pytest.raises(AuditError, match="entry 0 "):
         list(entries(state_dir))
 
 
-def test_a_bundle_that_is_gone_or_cut(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bundle_that_is_gone_or_cut(state_dir: Path) -> None:
     filled(state_dir, 600).close()
-    path = state_dir / "log/tile/entries/001"
+    path = state_dir / "log/0/tile/entries/001"
     data = path.read_bytes()
     path.write_bytes(data[:-1])
     with pytest.raises(AuditError, match="cut off"):
         list(entries(state_dir))
     path.unlink()
-    monkeypatch.setattr(query, "count_bundles", lambda log: 2)
     with pytest.raises(AuditError, match="entry 256 "):
         list(entries(state_dir))
 
 
-def test_a_rotation_in_between_is_not_missed(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = filled(state_dir, 256, sign=False)
-    real = query._whole_tail
+def test_settling_in_between_loses_and_doubles_nothing(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = filled(state_dir, 3, sign=False)
+    real = journal.names
+    done = []
 
-    def rotating(path: str, seq: int) -> bytes:
-        if log.size == 256:
-            log.append("limit", "s", {})
-        return real(path, seq)
+    def settling(path: str) -> list[str]:
+        if not done:
+            done.append(1)
+            log.checkpoint()  # between reading the state and reading the journals
+        return real(path)
 
-    monkeypatch.setattr(query, "_whole_tail", rotating)
-    assert [entry["seq"] for entry in entries(state_dir)] == list(range(257))
+    monkeypatch.setattr(journal, "names", settling)
+    assert [entry["seq"] for entry in entries(state_dir)] == [0, 1, 2]
     log.close()
+
+
+def test_a_copy_without_names(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    session(log, "aaaa111100000000", 3)
+    log.checkpoint()
+    log.close()
+    shutil.rmtree(state_dir / "log/0/openings")
+    found = list(entries(state_dir, kinds=("grant",)))
+    assert all(entry["redacted"] == ["names", "digests"] and "path" not in entry for entry in found)
+    assert [entry["class"] for entry in found] == ["runtime", "data", "data", "data"]
 
 
 def test_what_may_not_be_read(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(state_dir, 3).close()
 
     def denied(*args: object, **kwargs: object) -> int:
-        raise PermissionError(13, "Permission denied", str(state_dir / "log/tail"))
+        raise PermissionError(13, "Permission denied", str(state_dir / "log/state"))
 
     monkeypatch.setattr(os, "open", denied)
     with pytest.raises(AuditError, match="cannot be read"):

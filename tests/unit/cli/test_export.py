@@ -31,15 +31,19 @@ Answer = tuple[int, bytes, str]
 @pytest.fixture
 def state(state_dir: Path) -> Path:
     log = Log.open(state_dir)
-    session(log, "aaaa1111", 20)
-    session(log, "aaaa2222", 2, end=False)
+    session(log, "aaaa111100000000", 20)
+    session(log, "aaaa222200000000", 2, end=False)
     log.append(
-        "grant", "aaaa2222", {"class": "data", "path": HOSTILE, "resolved": "/home/a/\x1b[31m", "size": 1}
+        "grant",
+        "aaaa222200000000",
+        {"class": "data", "path": HOSTILE, "resolved": "/home/a/\x1b[31m", "size": 1},
     )
     log.append(
-        "denial", "aaaa2222", {"call": "openat", "path": "/etc/passwd", "reason": "outside", "count": 3}
+        "denial",
+        "aaaa222200000000",
+        {"call": "openat", "path": "/etc/passwd", "reason": "outside", "count": 3},
     )
-    log.append("breach", "aaaa2222", {"call": "openat", "path": "/etc/shadow", "reason": "outside"})
+    log.append("breach", "aaaa222200000000", {"call": "openat", "path": "/etc/shadow", "reason": "outside"})
     log.checkpoint()
     log.close()
     return state_dir
@@ -55,7 +59,7 @@ def run(state: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[...,
     return run
 
 
-ALL = 26 + 7 + 3
+ALL = 1 + 26 + 7 + 3
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -92,7 +96,7 @@ def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
         assert (code, err) == (0, "")
         return len(out.splitlines())
 
-    assert count("--session", "aaaa1111") == 26
+    assert count("--session", "aaaa111100000000") == 26
     assert count("--kind", "denial", "--kind", "breach") == 2
     assert count("--path", "/etc") == 2
     assert count("--since", "-1h") == ALL
@@ -207,7 +211,7 @@ def test_no_log_yet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_is_sent_nothing_it_obeys(state: Path, form: str) -> None:
     """In an ASCII locale, too, where UTF-8 could come out as controls."""
     log = Log.open(state)
-    log.append("grant", "aaaa2222", {"class": "data", "path": "/home/a/\u011b\u009b", "size": 1})
+    log.append("grant", "aaaa222200000000", {"class": "data", "path": "/home/a/\u011b\u009b", "size": 1})
     log.close()
     controller, terminal = pty.openpty()
     process = subprocess.Popen(

@@ -1,0 +1,151 @@
+"""Redaction: nothing is left of a name, everything is left of the proof."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit import redact
+from anchorhold.audit.log import Log
+from anchorhold.audit.query import entries, path_pattern
+from anchorhold.errors import AuditError
+from anchorhold.verify.check import verify
+from tests.unit.audit.logs import GRANT, all_bytes, good, session
+
+NAME, OTHER = "00000000000000aa", "00000000000000bb"
+SECRET = "/home/a/divorce/letter-to-the-judge.txt"
+
+
+def matcher(pattern: str) -> object:
+    fits = path_pattern(pattern)
+    return lambda entry: any(fits(str(entry.get(name, ""))) for name in ("path", "resolved"))
+
+
+@pytest.fixture
+def state(state_dir: Path) -> Path:
+    """Names in every place that can hold one."""
+    log = Log.open(state_dir)
+    session(log, NAME, 300, end=False)
+    log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET, "sha256": "cd" * 32})
+    log.append("denial", NAME, {"call": "open", "path": SECRET, "reason": "outside", "count": 1})
+    log.append("breach", NAME, {"call": "open", "reason": f"it opened {SECRET} twice"})
+    log.append("request.start", NAME, {"request": 2, "files": ["/home/a/x", SECRET]})
+    log.checkpoint(rotate=True)
+    log.append("grant", NAME, {**GRANT, "path": "/home/a/link", "resolved": SECRET, "sha256": "cd" * 32})
+    log.checkpoint()
+    log.close()
+    # a crash that tore a record with the name in it
+    log = Log.open(state_dir)
+    log.append("grant", NAME, {**GRANT, "path": SECRET})
+    (path,) = (state_dir / "log/journal").iterdir()
+    log.close()
+    os.truncate(path, path.stat().st_size - 3)
+    Log.open(state_dir).close()
+    # a crash that left a file half-written, an index
+    (state_dir / "log/1/openings/.tmp-000-1").write_text(SECRET)
+    (state_dir / "index.sqlite").write_text(SECRET)
+    (state_dir / "digests.json").write_text(json.dumps({"1:2:3:4:5": "cd" * 32}))
+    return state_dir
+
+
+def test_no_byte_of_the_name_is_left_and_the_log_verifies(state: Path) -> None:
+    log = Log.open(state)  # a run that goes on meanwhile, with the name in its journal
+    log.append("grant", OTHER, {**GRANT, "path": SECRET})
+    before = {entry["seq"]: entry for entry in entries(state)}
+    assert SECRET.encode() in all_bytes(state)
+    count = redact.redact(
+        state, matcher("/home/a/divorce/**"), ("names",), reason="asked to", by="test", by_path=True
+    )  # type: ignore[arg-type]
+    assert count == 6
+    for part in (SECRET, "divorce", "letter-to-the-judge"):
+        assert part.encode() not in all_bytes(state), part
+    result = good(state)
+    assert result.redacted == 6
+    after = list(entries(state))
+    told = [entry for entry in after if entry["kind"] == "redaction"]
+    assert (
+        sum(entry["count"] for entry in told) == 6
+        and told[0]["reason"] == "asked to"
+        and told[0]["by"] == "test"
+    )
+    for entry in after:
+        old = before.get(entry["seq"])
+        if old is not None and "redacted" not in entry:
+            assert entry == {key: value for key, value in old.items() if key != "unsettled"}
+        elif old is not None:
+            assert (
+                entry["redacted"] == ["names"]
+                and entry["time"] == old["time"]
+                and entry["kind"] == old["kind"]
+            )
+            assert entry.get("sha256") == old.get("sha256") and "path" not in entry and "reason" not in entry
+    log.append("grant", OTHER, {**GRANT, "path": "/home/a/after"})
+    log.checkpoint()
+    log.close()
+    good(state)
+
+
+def test_digests_too(state: Path) -> None:
+    redact.redact(
+        state, lambda entry: entry.get("sha256") == "cd" * 32, ("names", "digests"), reason="", by=""
+    )
+    assert b"cd" * 32 not in all_bytes(state).replace(b'"policy_sha256":"' + b"cd" * 32, b"")
+    assert not (state / "digests.json").exists()
+    good(state)
+
+
+def test_texts(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    log.append("session.start", NAME, {})
+    log.append("request.start", NAME, {"request": 1, "prompt": {"text": "who is my father", "system": None}})
+    log.checkpoint()
+    log.close()
+    assert b"my father" in all_bytes(state_dir)
+    assert (
+        redact.redact(state_dir, lambda entry: entry["session"] == NAME, ("text",), reason="r", by="b") == 1
+    )
+    assert b"my father" not in all_bytes(state_dir)
+    good(state_dir)
+
+
+def test_nothing_that_matches_is_nothing_done(state: Path) -> None:
+    before = list(entries(state))
+    assert redact.redact(state, lambda entry: False, ("names",), reason="r", by="b") == 0
+    assert list(entries(state)) == before
+    assert redact.redact(state, lambda entry: True, ("names",), reason="r", by="b") > 300
+    assert redact.redact(state, lambda entry: True, ("names",), reason="r", by="b") == 0
+
+
+def test_many_ranges_are_several_entries(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redact, "RANGES", 10)
+    log = Log.open(state_dir)
+    for number in range(100):
+        log.append("policy.load", "", {"path": f"/{number % 2}"})
+    log.checkpoint()
+    log.close()
+    assert (
+        redact.redact(state_dir, lambda entry: entry.get("path") == "/1", ("names",), reason="r", by="b")
+        == 50
+    )
+    told = [entry for entry in entries(state_dir) if entry["kind"] == "redaction"]
+    assert len(told) == 5 and good(state_dir).redacted == 50
+
+
+def test_an_opening_that_is_gone_without_a_word_is_found(state: Path, tmp_path: Path) -> None:
+    """What a redaction protects against: names taken away in silence."""
+    copy = tmp_path / "copy"
+    os.system(f"cp -a {state} {copy}")
+    redact.redact(copy, lambda entry: entry["seq"] == 7, ("names",), reason="r", by="b")
+    (state / "log/0/openings/000").write_bytes((copy / "log/0/openings/000").read_bytes())
+    result = verify(str(state))
+    assert not result.ok and "no redaction tells of it" in str(result.first_bad) and result.first_bad.seq == 7  # type: ignore[union-attr]
+
+
+def test_no_log_is_said(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="there is no audit log"):
+        redact.redact(tmp_path, lambda entry: True, ("names",), reason="r", by="b")
+    with pytest.raises(AuditError, match="there is no audit log"):
+        redact.complete(tmp_path)
