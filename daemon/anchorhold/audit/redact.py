@@ -58,12 +58,16 @@ class Plan:
 
 
 def plan(
-    state_dir: Path, matches: Callable[[dict[str, Any]], bool], groups: Iterable[str], *, by_path: bool
+    state_dir: Path,
+    matches: Callable[[dict[str, Any]], bool],
+    groups: Iterable[str],
+    *,
+    path: Callable[[str], bool] | None = None,
 ) -> Plan:
     """What a redaction of the entries that match would erase. Raises AuditError.
 
-    ``by_path``: the entries were chosen by a path, so every other entry whose free text repeats a path that
-    was found is chosen too: an error's words can hold a name.
+    ``path``: the test that the entries' paths were chosen by. Then every other entry whose paths or free text
+    repeat such a path is chosen too: an error's words can hold a name.
     """
     log = log_folder(state_dir)
     wanted = sum(1 << GROUPS.index(group) for group in groups)
@@ -75,8 +79,8 @@ def plan(
             if matches(entry):
                 if mask & wanted:
                     masks[seq] = mask & wanted
-                names.update(_paths(entry))
-        if by_path and wanted & 1 and names:
+                names.update(name for name in _paths(entry) if path is not None and path(name))
+        if names and wanted & 1:
             repeats = _Repeats(names)
             for seq, entry, mask in _openings(snapshot):
                 if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
@@ -139,11 +143,11 @@ def redact(
     *,
     reason: str,
     by: str,
-    by_path: bool = False,
+    path: Callable[[str], bool] | None = None,
 ) -> int:
     """Erase the ``groups`` of all entries that match; returns how many entries that were. Raises AuditError.
 
-    ``reason`` and ``by`` go into the log, in the open.
+    ``reason`` and ``by`` go into the log, in the open. ``path`` as for `plan`.
     """
     log = log_folder(state_dir)
     groups = tuple(groups)
@@ -152,7 +156,7 @@ def redact(
             chain = Chain(log)
             tidy_temporary(log, chain.state.epoch)
             chain.settle()  # all that is in journals has its place then
-            todo = plan(state_dir, matches, groups, by_path=by_path)
+            todo = plan(state_dir, matches, groups, path=path)
             if todo:
                 torn = bool(_torn(log))
                 for mask, ranges in todo.by_mask():

@@ -265,7 +265,8 @@ def test_permission_denied(unprivileged: Runner, open_tmp: Path) -> None:
     code = (
         "import os, pathlib, sys\nfrom anchorhold.audit.log import Log\n"
         "from anchorhold.errors import AuditError\n"
-        "state = pathlib.Path(sys.argv[1]) / 'state'\nlog = Log.open(state)\nlog.append('policy.load', '', {})\n"
+        "state = pathlib.Path(sys.argv[1]) / 'state'\nlog = Log.open(state)\n"
+        "log.append('policy.load', '', {})\n"
         "os.chmod(state / 'log', 0)\n"
         "try:\n    log.checkpoint()\nexcept AuditError as error:\n    print(error, '/', error.hint)\n"
         "try:\n    Log.open(state)\nexcept AuditError as error:\n    print(error, '/', error.hint)\n"

@@ -214,7 +214,12 @@ def test_durability(state_dir: Path, durability: str, monkeypatch: pytest.Monkey
     log = Log.open(state_dir, durability=durability)
     synced = []
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda fd: (synced.append(fd), real(fd)))
+
+    def counting(fd: int) -> None:
+        synced.append(fd)
+        real(fd)
+
+    monkeypatch.setattr(os, "fdatasync", counting)
     for _ in range(5):
         log.append("policy.load", "", {})
     assert len(synced) == (5 if durability == "fsync" else 0)
@@ -231,7 +236,12 @@ def test_a_checkpoint_flushes_what_it_covers(state_dir: Path, monkeypatch: pytes
     log = filled(state_dir, 300, sign=False)
     synced: set[str] = set()
     real = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.readlink(f"/proc/self/fd/{fd}")), real(fd))[1])
+
+    def naming(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", naming)
     log.checkpoint()
     log.close()
     written = {
@@ -283,8 +293,8 @@ def test_threads_share_a_log(state_dir: Path) -> None:
     log.checkpoint()
     log.close()
     found = records(state_dir)
-    for thread in range(4):
-        mine = [entry for entry in found if entry["session"] == f"{thread:016x}"]
+    for number in range(4):
+        mine = [entry for entry in found if entry["session"] == f"{number:016x}"]
         assert [entry["n"] for entry in mine] == [entry["number"] for entry in mine] == list(range(500))
 
 

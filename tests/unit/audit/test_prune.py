@@ -33,19 +33,12 @@ def test_the_oldest_epochs_go_and_the_rest_verifies(state_dir: Path) -> None:
     gone = prune.prune(state_dir, "2999", reason="a year is over", by="test")
     assert [one.epoch.number for one in gone] == [0, 1, 2]
     for number in range(3):
-        assert sorted(path.name for path in (state_dir / f"log/{number}").iterdir()) == [
-            "checkpoint",
-            "end",
-            "vkey",
-        ]
+        left = sorted(path.name for path in (state_dir / f"log/{number}").iterdir())
+        assert left == ["checkpoint", "end", "vkey"]
     result = good(state_dir)
     assert result.pruned == 3 and result.size == size + 1 and verify(str(state_dir), vkey=vkey).ok
-    left = list(entries(state_dir))
-    assert (
-        left[-1]["kind"] == "prune"
-        and left[-1]["epochs"] == [0, 2]
-        and left[-1]["reason"] == "a year is over"
-    )
+    last = list(entries(state_dir))[-1]
+    assert (last["kind"], last["epochs"], last["reason"]) == ("prune", [0, 2], "a year is over")
     assert f"{0:016x}".encode() not in all_bytes(state_dir / "log")
     log = Log.open(state_dir)
     session(log, f"{9:016x}")

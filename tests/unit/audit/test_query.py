@@ -157,7 +157,7 @@ def test_settling_in_between_loses_and_doubles_nothing(
 ) -> None:
     log = filled(state_dir, 3, sign=False)
     real = journal.names
-    done = []
+    done: list[int] = []
 
     def settling(path: str) -> list[str]:
         if not done:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,7 @@ NAME, OTHER = "00000000000000aa", "00000000000000bb"
 SECRET = "/home/a/divorce/letter-to-the-judge.txt"
 
 
-def matcher(pattern: str) -> object:
+def matcher(pattern: str) -> Callable[[dict[str, Any]], bool]:
     fits = path_pattern(pattern)
     return lambda entry: any(fits(str(entry.get(name, ""))) for name in ("path", "resolved"))
 
@@ -53,12 +55,13 @@ def state(state_dir: Path) -> Path:
 
 def test_no_byte_of_the_name_is_left_and_the_log_verifies(state: Path) -> None:
     log = Log.open(state)  # a run that goes on meanwhile, with the name in its journal
-    log.append("grant", OTHER, {**GRANT, "path": SECRET})
+    log.append("session.start", OTHER, {})
+    log.append("denial", OTHER, {"path": SECRET, "call": "open", "count": 1})
     before = {entry["seq"]: entry for entry in entries(state)}
     assert SECRET.encode() in all_bytes(state)
-    count = redact.redact(
-        state, matcher("/home/a/divorce/**"), ("names",), reason="asked to", by="test", by_path=True
-    )  # type: ignore[arg-type]
+    pattern = "/home/a/divorce/**"
+    test = path_pattern(pattern)
+    count = redact.redact(state, matcher(pattern), ("names",), reason="asked to", by="test", path=test)
     assert count == 6
     for part in (SECRET, "divorce", "letter-to-the-judge"):
         assert part.encode() not in all_bytes(state), part
@@ -82,7 +85,7 @@ def test_no_byte_of_the_name_is_left_and_the_log_verifies(state: Path) -> None:
                 and entry["kind"] == old["kind"]
             )
             assert entry.get("sha256") == old.get("sha256") and "path" not in entry and "reason" not in entry
-    log.append("grant", OTHER, {**GRANT, "path": "/home/a/after"})
+    log.append("denial", OTHER, {"path": "/home/a/after", "call": "open", "count": 1})
     log.checkpoint()
     log.close()
     good(state)

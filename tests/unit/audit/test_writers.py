@@ -64,7 +64,7 @@ def test_processes_at_once(state_dir: Path, writers: int, count: int, durability
 
 
 def test_a_stopped_writer_stops_nobody_else(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped anywhere, perhaps with the lock held: others open the log and write; only signing has to wait."""
+    """Stopped anywhere, perhaps with the lock held: others open the log and write; only signing waits."""
     monkeypatch.setattr(settle, "LOCK_SECONDS", 0.1)
     job = start(state_dir, "00000000000000aa", 10**9)
     held = 0
