@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-fast test-vm bench lint format setup lock clean
+.PHONY: help run test test-fast test-vm bench verifier lint format setup lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -38,6 +38,9 @@ bench: ## measure against the peers that are installed, and print the table
 test-vm: ## the limits and attacks in a virtual machine with systemd and cgroup v2; takes half an hour
 	@tools/set-up dev
 	tests/vm/run $(VM)
+
+verifier: ## build the log's verifier as one file that runs without anchorhold: dist/anchorhold-verify.pyz
+	@tools/verifier
 
 lint: ## format check, lint, strict types
 	@tools/set-up dev

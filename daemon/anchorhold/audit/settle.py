@@ -204,7 +204,7 @@ class Chain:
                 if one.torn:
                     grow.add(self._set_aside(one.torn))
                     offsets[one.name] += len(one.torn)
-            self._commit(State(self.state.epoch, self.state.first, journals=offsets), grow)
+            self._commit(self._same_epoch(journals=offsets), grow)
             self._drop(found)
             if not any(one.more for one in found):
                 return
@@ -213,7 +213,7 @@ class Chain:
         """Append an entry of the log's own, at once; returns its seq."""
         grow = self._grow()
         grow.add(own_records(kind, fields))
-        self._commit(State(self.state.epoch, self.state.first, journals=self.state.journals), grow)
+        self._commit(self._same_epoch(), grow)
         return self.state.total - 1
 
     def _grow(self) -> Grow:
@@ -223,11 +223,19 @@ class Chain:
         edge = grow.root() if head.size == state.size else None
         if head.size > state.size:
             raise damaged(self.log, f"{head.size} entries are signed, {state.size} are there")
+        if head.size < state.signed:
+            raise damaged(self.log, f"{state.signed} entries were signed, the checkpoint is of {head.size}")
         if edge is None:
             edge = fold(load_edge(grow.folder, head.size))
         if edge != head.root:  # tlog-checkpoint: a log must not sign what is inconsistent with what it signed
             raise damaged(self.log, "its entries are not those of its last checkpoint")
         return grow
+
+    def _same_epoch(self, *, ended: bool = False, journals: dict[str, int] | None = None) -> State:
+        """The state that a commit in this epoch leads to; its size is filled in there."""
+        state = self.state
+        known = state.journals if journals is None else journals
+        return State(state.epoch, state.first, signed=state.signed, ended=ended, journals=known)
 
     def _commit(self, state: State, grow: Grow) -> None:
         grow.flush()
@@ -271,6 +279,7 @@ class Chain:
         """Sign the head of what is in the tree, and put it in place."""
         old = self.checkpoint()
         if old.size == self.state.size:
+            self._note_signed(old.size)
             return old
         root = self._grow().root()
         folder = self.folder(self.state.epoch)
@@ -294,7 +303,15 @@ class Chain:
         finally:
             key.wipe()
         replace(os.path.join(folder, "checkpoint"), new.note, sync=True)
+        self._note_signed(new.size)
         return new
+
+    def _note_signed(self, size: int) -> None:
+        """So that an older head in the place of this one is noticed. Lost in a power loss, it is noted next
+        time."""
+        if self.state.signed != size:
+            self.state.signed = size
+            self.state.save(self.log, sync=False)
 
     # -- epochs
 
@@ -313,7 +330,7 @@ class Chain:
             following = self._make_epoch(_origin(vkey.decode("ascii", "replace")), state.epoch + 1)
             grow = self._grow()
             grow.add(own_records("epoch.end", {"epoch": state.epoch, "next": following}))
-            self._commit(State(state.epoch, state.first, ended=True, journals=state.journals), grow)
+            self._commit(self._same_epoch(ended=True), grow)
         self._finish_rotation()
 
     def _finish_rotation(self) -> None:

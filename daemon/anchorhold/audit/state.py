@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from hashlib import sha256
 
 from anchorhold.audit.files import read_file, replace
 from anchorhold.audit.journal import is_name
@@ -17,10 +18,11 @@ FILE = "state"
 
 
 class State:
-    """``epoch``: the current one, ``first``: its first entry's seq, ``size``: its entries, ``ended``: whether
+    """``epoch``: the current one, ``first``: its first entry's seq, ``size``: its entries, ``signed``: how
+    many of them the head covers that was signed last, ``ended``: whether
     the last of them is ``epoch.end``, ``journals``: bytes of each journal that are in the tree."""
 
-    __slots__ = ("ended", "epoch", "first", "journals", "size")
+    __slots__ = ("ended", "epoch", "first", "journals", "signed", "size")
 
     def __init__(
         self,
@@ -28,10 +30,12 @@ class State:
         first: int = 0,
         size: int = 0,
         *,
+        signed: int = 0,
         ended: bool = False,
         journals: dict[str, int] | None = None,
     ) -> None:
-        self.epoch, self.first, self.size, self.ended = epoch, first, size, ended
+        self.epoch, self.first, self.size = epoch, first, size
+        self.signed, self.ended = signed, ended
         self.journals = journals or {}
 
     @property
@@ -41,14 +45,16 @@ class State:
 
     def save(self, log: str, *, sync: bool = True) -> None:
         """Commit. OSError."""
-        content = {
+        content: dict[str, object] = {
             "v": 2,
             "epoch": self.epoch,
             "first": self.first,
             "size": self.size,
+            "signed": self.signed,
             "ended": self.ended,
             "journals": self.journals,
         }
+        content["sum"] = _sum(content)
         text = json.dumps(content, separators=(",", ":")) + "\n"
         replace(os.path.join(log, FILE), text.encode(), sync=sync)
 
@@ -63,11 +69,20 @@ class State:
         """Read the file's content strictly."""
         try:
             content = json.loads(data)
-            if content.pop("v") != 2 or content.keys() != {"epoch", "first", "size", "ended", "journals"}:
+            if content.pop("sum") != _sum(content) or content.pop("v") != 2:
+                raise ValueError
+            if content.keys() != {
+                "epoch",
+                "first",
+                "size",
+                "signed",
+                "ended",
+                "journals",
+            }:
                 raise ValueError
             state = cls(**content)
             journals = state.journals
-            numbers = (state.epoch, state.first, state.size, *journals.values())
+            numbers = (state.epoch, state.first, state.size, state.signed, *journals.values())
             if (
                 any(type(number) is not int or number < 0 for number in numbers)
                 or type(state.ended) is not bool
@@ -81,3 +96,8 @@ class State:
                 hint="Run: anchorhold audit verify",
             ) from None
         return state
+
+
+def _sum(content: dict[str, object]) -> str:
+    """Against bits that turn by themselves; whoever writes the file can write this too."""
+    return sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()

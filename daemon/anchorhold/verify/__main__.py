@@ -1,6 +1,9 @@
-"""``python -m anchorhold.verify DIR [--key VKEY] [--json]``.
+"""The verifier as a command, without anchorhold.
 
-Exit codes: 0 the log verifies, 5 it does not, 1 it cannot be read, 2 wrong usage.
+``python -m anchorhold.verify DIR [--key VKEY] [--witness VKEY|FOLDER]… [--without-names] [--json]``
+``python -m anchorhold.verify receipt FILE --key VKEY [--with FILE]… [--json]``
+
+Exit codes: 0 it verifies, 5 it does not, 1 it cannot be read, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -10,23 +13,76 @@ import json
 import sys
 
 from anchorhold.verify.check import verify
+from anchorhold.verify.receipt import ReceiptError, report, text, verify_receipt
 from anchorhold.verify.result import LogUnreadable
+
+NAME = "python -m anchorhold.verify"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m anchorhold.verify", description="Verify an audit log.")
-    parser.add_argument("directory", help="a state directory, or a log's own folder")
-    parser.add_argument("--key", help="the verifier key (vkey) to trust; default: the one beside the log")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        result = verify(options.directory, vkey=options.key)
-    except LogUnreadable as error:
+        return _receipt(given[1:]) if given[:1] == ["receipt"] else _log(given)
+    except BrokenPipeError:
+        return 1
+    except (LogUnreadable, OSError) as error:
         print(f"error: {ascii(str(error))[1:-1]}", file=sys.stderr)
         return 1
+
+
+def _log(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=NAME, description="Verify an audit log.", epilog=f"A receipt: {NAME} receipt --help"
+    )
+    parser.add_argument("directory", help="a state directory, or a log's own folder")
+    parser.add_argument("--key", help="the verifier key (vkey) to trust; default: the one beside the log")
+    parser.add_argument(
+        "--witness", action="append", default=[], metavar="VKEY|FOLDER",
+        help="the vkey of a witness that must have cosigned, or a folder of checkpoints kept elsewhere",
+    )  # fmt: skip
+    parser.add_argument(
+        "--without-names", action="store_true", help="this copy of the log was made without names and digests"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    result = verify(
+        options.directory, vkey=options.key, witnesses=options.witness, names=not options.without_names
+    )
     print(json.dumps(result.as_dict()) if options.json else result.text())
     return 0 if result.ok else 5
+
+
+def _receipt(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"{NAME} receipt", description="Verify a receipt.")
+    parser.add_argument("file", help="the receipt")
+    parser.add_argument("--key", required=True, help="the log's verifier key (vkey)")
+    parser.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="files",
+        metavar="FILE",
+        help="a document or an answer to look for",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    options = parser.parse_args(arguments)
+    with open(options.file, "rb") as file:
+        data = file.read()
+    files = []
+    for name in options.files:
+        with open(name, "rb") as file:
+            files.append((name, file.read()))
+    try:
+        result, known = report(verify_receipt(data, options.key), files)
+    except ReceiptError as error:
+        if options.json:
+            print(json.dumps({"ok": False, "problem": str(error)}))
+        else:
+            print(f"result   the receipt does NOT verify: {ascii(str(error))[1:-1]}")
+        return 5
+    print(json.dumps(result) if options.json else text(result))
+    return 0 if known else 5
 
 
 if __name__ == "__main__":

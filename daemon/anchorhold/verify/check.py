@@ -182,6 +182,9 @@ class _Check:
                     f"{missing} signed entries are missing: it counts {committed}, signed are {head.size}",
                 )
                 committed = head.size
+            if head is not None and state is not None and state.signed > head.size:
+                what = f"it covers {head.size} entries; {state.signed} were signed"
+                self._wrong(place, f"it is an older one, put back: {what}")
             if state is not None and first is not None and state.first != first:
                 self._wrong(
                     "state", f"it says that epoch {number} begins with entry {state.first}; it is {first}"

@@ -7,13 +7,14 @@ can be had, so that no half-done step is seen; the tree below the committed size
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
 import time
 from typing import Any
 
-from anchorhold.verify.entries import EntryError, canonical
+from anchorhold.verify.entries import EntryError, canonical, encode
 from anchorhold.verify.parallel import read
 
 LOCK_WAIT = 2.0
@@ -89,7 +90,7 @@ class State:
             content: Any = canonical(data.removesuffix(b"\n"))
         except EntryError as error:
             raise StateError(str(error)) from None
-        names = ["v", "epoch", "first", "size", "ended", "journals"]
+        names = ["v", "epoch", "first", "size", "signed", "ended", "journals", "sum"]
         if (
             not data.endswith(b"\n")
             or not isinstance(content, dict)
@@ -97,11 +98,15 @@ class State:
             or content["v"] != 2
         ):
             raise StateError("its members are not those of a state")
+        told = content.pop("sum")
+        if told != hashlib.sha256(encode(content).encode()).hexdigest():
+            raise StateError("its sum is not right")
         self.epoch, self.first, self.size = content["epoch"], content["first"], content["size"]
+        self.signed = content["signed"]
         self.ended, self.journals = content["ended"], content["journals"]
         if not isinstance(self.journals, dict) or not all(map(_JOURNAL.fullmatch, self.journals)):
             raise StateError("its journals are malformed")
-        for number in (self.epoch, self.first, self.size, *self.journals.values()):
+        for number in (self.epoch, self.first, self.size, self.signed, *self.journals.values()):
             if type(number) is not int or not 0 <= number < 1 << 62:
                 raise StateError("a number in it is malformed")
         if type(self.ended) is not bool:

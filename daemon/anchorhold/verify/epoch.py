@@ -56,7 +56,8 @@ class EpochCheck:
         self.hashes = Tree(lambda level, number, hashes: None)
         self.entries_whole = self.hashes_whole = True
         self.roots: tuple[bytes | None, bytes | None] = (None, None)
-        self.last: list[bytes] = []  # leaf hashes of the unfinished bundle
+        self.last: list[bytes] = []  # leaf hashes of the unfinished bundle, from its entries
+        self.last_stored: list[bytes] = []
         self.suspects: list[tuple[int, str]] = []  # entries that differ from their stored hash, and the tile
         self.suspects_left_out = 0
         self.reported: set[int] = set()  # entries with a finding of their own
@@ -153,7 +154,7 @@ class EpochCheck:
         stored = self._stored(number, width, hashes, data)
         self._root_here(number, hashes, stored)
         if width < WIDTH:
-            self.last = hashes
+            self.last, self.last_stored = hashes, stored or []
         elif len(hashes) == WIDTH and self.entries_whole:
             self.entries.add(root(hashes))
         if len(hashes) < width:
@@ -294,10 +295,15 @@ class EpochCheck:
         return self._read(path if left >= WIDTH else f"{path}.p/{left}")
 
     def _edge(self, level: int) -> list[bytes]:
-        """The hashes of the unfinished tile of a level, from the entries."""
+        """The hashes of the unfinished tile of a level: from the entries, or, where those are not the signed
+        ones, from the stored hashes if they are."""
+        ours, theirs = self.roots
+        signed = self.head.root if self.head is not None else None
+        stored = ours != signed and theirs == signed
         if level == 0:
-            return self.last
-        return self.entries.edge[level - 1] if level <= len(self.entries.edge) else []
+            return self.last_stored if stored else self.last
+        edge = self.hashes.edge if stored else self.entries.edge
+        return edge[level - 1] if level <= len(edge) else []
 
     def _strange(self) -> None:
         known = {"vkey", "key", "checkpoint", "cosigned", "tile", "openings"}

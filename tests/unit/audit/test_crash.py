@@ -18,6 +18,7 @@ import pytest
 from anchorhold.audit import prune, redact
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
+from anchorhold.audit.state import State
 from anchorhold.errors import AuditError
 from anchorhold.verify.check import verify
 from tests.unit.audit.logs import filled, good, records, session
@@ -253,7 +254,9 @@ def test_a_torn_record_of_a_living_writer_is_left_alone(state_dir: Path) -> None
             lambda log: _edit(log / "state", b'"size":301', b'"size":300'),
             "missing or cut off",
         ),
-        (lambda log: _edit(log / "state", b'"size":301', b'"size":302'), "missing or cut off"),
+        (lambda log: _edit(log / "state", b'"size":301', b'"size":302'), "not what was written"),
+        (lambda log: _resize(log, 300), "missing or cut off"),
+        (lambda log: _resize(log, 302), "missing or cut off"),
         (lambda log: os.unlink(log / "0/checkpoint"), "the checkpoint is gone"),
         (lambda log: (log / "0/checkpoint").write_bytes(b"x\n"), "checkpoint is damaged"),
         (lambda log: os.unlink(log / "0/key"), "the signing key is gone"),
@@ -275,6 +278,14 @@ def test_damage_is_refused_and_not_put_right(
         open_and_end(state_dir)
     if words != "the signing key is gone":
         assert not verify(str(state_dir)).ok
+
+
+def _resize(log: Path, size: int) -> None:
+    """As somebody who knows the file's form would."""
+    state = State.load(str(log))
+    assert state is not None
+    state.size = size
+    state.save(str(log))
 
 
 def _edit(path: Path, old: bytes, new: bytes) -> None:
