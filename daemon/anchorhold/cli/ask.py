@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,14 @@ files, documents, shown, refused, layers, missing, hidden. After an error there 
 @click.command(epilog=EPILOG)
 @shared_options
 @click.option("--json", "as_object", is_flag=True, help="Print one JSON object instead of the text.")
+@click.option(
+    "--receipt", metavar="FILE", help="Write what the answer was made from, with the proof, to FILE."
+)
 @click.argument("question", required=False)
 @click.pass_context
-def ask(ctx: click.Context, /, question: str | None, as_object: bool, **values: Any) -> None:
+def ask(
+    ctx: click.Context, /, question: str | None, as_object: bool, receipt: str | None, **values: Any
+) -> None:
     """Ask a sealed model one question about your files.
 
     \b
@@ -53,11 +59,21 @@ def ask(ctx: click.Context, /, question: str | None, as_object: bool, **values: 
     """
     started = time.monotonic()
     choices = Choices(**values)
-    run(choices, question, as_object, state_dir(ctx), started)
+    if receipt is not None and (not receipt or os.path.isdir(receipt)):
+        raise UsageError(f"--receipt names no file: {ascii(receipt)}")
+    request = run(choices, question, as_object, state_dir(ctx), started)
+    if receipt is not None:
+        from anchorhold.audit.receipt import make
+        from anchorhold.cli.proof import write_receipt
+
+        write_receipt(receipt, make(state_dir(ctx), request))
 
 
-def run(choices: Choices, question: str | None, as_object: bool, state: Path, started: float) -> None:
-    """Answer, and raise what ended it early. The cell is closed when this returns, whichever way."""
+def run(choices: Choices, question: str | None, as_object: bool, state: Path, started: float) -> str:
+    """Answer, and raise what ended it early. The cell is closed when this returns, whichever way.
+
+    Returns the name that the request has in the log.
+    """
     notes = Notes()
     with Guard() as guard, interruptions(guard):
         policy = choices.policy(state)
@@ -94,6 +110,7 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
                     notes.mark(seen_line(cell.summary, cell.result.documents))
     if as_object:
         print_object(cell, result)
+    return f"{cell.summary.session}-1"
 
 
 def print_object(cell: Cell, result: Result) -> None:

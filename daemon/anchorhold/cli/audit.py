@@ -7,26 +7,24 @@ so tables show it as one quoted word each and JSON as ASCII.
 from __future__ import annotations
 
 import json
-import os
-import re
 import shutil
 import sys
 from collections import Counter
-from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
 from anchorhold.cli import terminal
 from anchorhold.cli.export import export
+from anchorhold.cli.forget import prune, redact
 from anchorhold.cli.output import Notes
+from anchorhold.cli.proof import checkpoint, key, receipt, verify_receipt
+from anchorhold.cli.selection import moment, pattern, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
 
 SHORT = 8
 """Characters of a session's name in a table; enough to name it with."""
-
-_UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
 
 @click.group()
@@ -77,34 +75,6 @@ def _brief(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _moment(text: str | None, *, end: bool = False) -> datetime | None:
-    """A point in time: a day, a day and time (local without a zone), or ``-30d`` from now."""
-    if text is None:
-        return None
-    now = datetime.now().astimezone()
-    relative = re.fullmatch(r"-(\d{1,6})([wdhms])", text, re.ASCII)
-    try:
-        if relative:
-            return now - timedelta(**{_UNITS[relative[2]]: int(relative[1])})
-        moment = datetime.fromisoformat(text)
-        if end and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
-            moment += timedelta(days=1)
-        return moment.astimezone()
-    except (ValueError, OverflowError, OSError):
-        raise UsageError(
-            f"{ascii(text)} is no time",
-            hint="Write 2026-01-31, 2026-01-31T18:30, 2026-01-31T18:30:00Z, or -30d, -12h, -15m before now.",
-        ) from None
-
-
-def _pattern(path: str | None) -> str | None:
-    """``~`` and relative patterns with a folder are completed; a bare name stays one."""
-    if path is None or ("/" not in path and path != "~"):
-        return path
-    path = os.path.expanduser(path)
-    return path if path.startswith(("/", "*")) else os.path.normpath(os.path.join(os.getcwd(), path))
-
-
 @audit.command("list")
 @click.option("--session", metavar="ID", help="Only this session; the beginning of its name will do.")
 @click.option(
@@ -138,16 +108,16 @@ def list_(
         state_dir(ctx),
         session=session,
         kinds=kinds,
-        path=_pattern(path),
-        since=_moment(since),
-        until=_moment(until, end=True),
+        path=pattern(path),
+        since=moment(since),
+        until=moment(until, end=True),
     )
     none = True
     for entry in found:
         if none and not as_json:
-            _print(HEADING)
+            say(HEADING)
         none = False
-        _print(json.dumps(entry) if as_json else _fitted(_line(entry)))
+        say(json.dumps(entry) if as_json else _fitted(_line(entry)))
     if none:
         Notes().line("no entry matches")
 
@@ -163,7 +133,7 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
     if which.isascii() and which.isdigit() and len(which) < 16:
         for entry in entries(state_dir(ctx), first=int(which)):
             if entry.get("seq") == int(which):
-                _print(json.dumps(entry) if as_json else _whole(entry))
+                say(json.dumps(entry) if as_json else _whole(entry))
                 return
             break
     found = list(entries(state_dir(ctx), session=which)) if which else []
@@ -178,10 +148,10 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
             hint=f"Write more of it: {', '.join(map(ascii, names[:5]))}",
         )
     if not as_json:
-        _print(_summary(names[0], found))
-        _print(HEADING)
+        say(_summary(names[0], found))
+        say(HEADING)
     for entry in found:
-        _print(json.dumps(entry) if as_json else _fitted(_line(entry)))
+        say(json.dumps(entry) if as_json else _fitted(_line(entry)))
 
 
 def _whole(entry: dict[str, Any]) -> str:
@@ -218,18 +188,30 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
 @click.option(
     "--key", "vkey", metavar="VKEY", help="The verifier key to trust, instead of the one beside the log."
 )
+@click.option(
+    "--witness",
+    "witnesses",
+    multiple=True,
+    metavar="VKEY|FOLDER",
+    help="A witness that must have cosigned, or a folder of checkpoints kept elsewhere. May be repeated.",
+)
+@click.option(
+    "--without-names", is_flag=True, help="This copy of the log was made without names and digests."
+)
 @click.option("--json", "as_json", is_flag=True, help="The whole result as one JSON object.")
 @click.pass_context
-def verify(ctx: click.Context, vkey: str | None, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, vkey: str | None, witnesses: tuple[str, ...], without_names: bool, as_json: bool
+) -> None:
     """Check every entry, hash and signature. Exit code 5 if anything is wrong."""
     from anchorhold.verify.check import verify as check
     from anchorhold.verify.result import LogUnreadable
 
     try:
-        result = check(str(state_dir(ctx)), vkey=vkey)
+        result = check(str(state_dir(ctx)), vkey=vkey, witnesses=witnesses, names=not without_names)
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
-    _print(json.dumps(result.as_dict()) if as_json else result.text())
+    say(json.dumps(result.as_dict()) if as_json else result.text())
     if not result.ok:
         raise VerifyError(
             f"the audit log does not verify: {result.first_bad}",
@@ -245,10 +227,5 @@ def _fitted(line: str) -> str:
     return line if len(line) <= columns else line[: columns - 1] + "…"
 
 
-def _print(text: str) -> None:
-    """A line of results, as ASCII where the terminal's encoding has no more."""
-    encoding = sys.stdout.encoding or "ascii"
-    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-audit.add_command(export)
+for command in (export, key, checkpoint, receipt, verify_receipt, redact, prune):
+    audit.add_command(command)

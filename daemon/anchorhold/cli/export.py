@@ -51,7 +51,7 @@ def export(
     """Write the log as JSON lines, CSV, OCSF or CEF, one line an entry, oldest first."""
     from anchorhold.audit.export import export as lines
     from anchorhold.audit.query import KINDS, entries
-    from anchorhold.cli.audit import _moment, _pattern
+    from anchorhold.cli.selection import moment, pattern
     from anchorhold.cli.state import state_dir
 
     unknown = sorted(set(kinds) - set(KINDS))
@@ -61,9 +61,9 @@ def export(
         state_dir(ctx),
         session=session,
         kinds=kinds,
-        path=_pattern(path),
-        since=_moment(since),
-        until=_moment(until, end=True),
+        path=pattern(path),
+        since=moment(since),
+        until=moment(until, end=True),
     )
     if output is None or output == "-":
         _to_standard_output(lines(found, form))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anchorhold.audit.log import Log
-from anchorhold.cli import audit as module
+from anchorhold.cli.selection import moment
 from anchorhold.cli.main import main
 from tests.unit.audit.logs import session
 
@@ -115,10 +115,10 @@ def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_day_is_included_whole() -> None:
-    start, end = module._moment("2026-01-31"), module._moment("2026-01-31", end=True)
+    start, end = moment("2026-01-31"), moment("2026-01-31", end=True)
     assert start is not None and end is not None
     assert (end - start).days == 1
-    exact = module._moment("2026-01-31T00:00", end=True)
+    exact = moment("2026-01-31T00:00", end=True)
     assert exact == start
 
 

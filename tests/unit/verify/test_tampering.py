@@ -169,7 +169,7 @@ def test_each_file_of_an_older_log_put_back(tmp_path: Path) -> None:
                 now.write_bytes(before)
                 noticed = fails(state / "log")
                 now.unlink()
-                # partial tiles of a smaller tree are true for ever, but a key that was destroyed is not to come back
+                # tiles of a smaller tree stay true, but a key that was destroyed is not to come back
                 assert noticed == name.endswith("/key"), name
                 tried += 1
     assert tried > 12

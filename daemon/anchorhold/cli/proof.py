@@ -1,0 +1,154 @@
+"""``anchorhold audit key | checkpoint | receipt | verify-receipt``: what can be shown to somebody else."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from anchorhold.cli.output import Notes
+from anchorhold.cli.selection import say
+from anchorhold.cli.state import state_dir
+from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyError
+
+
+@click.command()
+@click.option("--epoch", type=click.IntRange(0), help="The key of this epoch instead of the root key.")
+@click.option("--export-public", metavar="FILE", help="Write the keys of all epochs to FILE, one a line.")
+@click.option("--rotate", is_flag=True, help="End the epoch now: its key is destroyed, a new one made.")
+@click.pass_context
+def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate: bool) -> None:
+    """Print the log's public key (a C2SP vkey). Give it away early: it is what all later proof is held
+    against.
+
+    The root key verifies the whole log, since each epoch's key is named in the epoch before it.
+    """
+    from anchorhold.audit.files import read_file
+    from anchorhold.audit.log import Log
+    from anchorhold.audit.read import Snapshot, log_folder
+
+    if rotate:
+        log = Log.open(state_dir(ctx))
+        try:
+            log.checkpoint(rotate=True)
+        finally:
+            log.close()
+    folder = log_folder(state_dir(ctx))
+    try:
+        names = [f"{one.number}/vkey" for one in Snapshot(folder).epochs]
+        if epoch is not None and epoch >= len(names):
+            raise UsageError(
+                f"the log has no epoch {epoch}", hint=f"It has the epochs 0 to {len(names) - 1}."
+            )
+        keys = [(read_file(os.path.join(folder, name)) or b"").decode("ascii", "replace") for name in names]
+        root = (read_file(os.path.join(folder, "vkey")) or b"").decode("ascii", "replace")
+    except OSError as error:
+        raise AuditError(f"the log's key cannot be read: {error}") from error
+    if export_public:
+        _write(export_public, "".join(keys).encode(), mode=0o644)
+    else:
+        say((root if epoch is None else keys[epoch]).rstrip("\n"))
+
+
+@click.command()
+@click.option("--qr", is_flag=True, help="As a QR code on the terminal too.")
+@click.pass_context
+def checkpoint(ctx: click.Context, qr: bool) -> None:
+    """Sign what is in the log, and print the signed head.
+
+    Kept elsewhere (on paper, in a mail, as a photo of the QR code) it shows later whether the log was rolled
+    back or rewritten: anchorhold audit verify --witness FOLDER
+    """
+    from anchorhold.audit.log import Log
+    from anchorhold.audit.read import log_folder
+
+    log_folder(state_dir(ctx))  # a log is not made here
+    log = Log.open(state_dir(ctx))
+    try:
+        note = log.checkpoint().note.decode()
+    finally:
+        log.close()
+    say(note.removesuffix("\n"))
+    if qr:
+        from anchorhold.cli.qr import lines
+
+        notes = Notes()
+        say("")
+        for line in lines(note, colour=notes.colour, light=False):
+            say(line)
+
+
+@click.command()
+@click.argument("which", metavar="SESSION|REQUEST")
+@click.option("-o", "--output", metavar="FILE", help="Write to this file; else to standard output.")
+@click.option("--hide-paths", is_flag=True, help="Withhold names: counts, times, classes and digests stay.")
+@click.option("--hide-digests", is_flag=True, help="Withhold the digests of files too.")
+@click.pass_context
+def receipt(ctx: click.Context, which: str, output: str | None, hide_paths: bool, hide_digests: bool) -> None:
+    """What an answer was made from, with the proof: for whoever has the log's public key, anywhere.
+
+    REQUEST is a session's name and a number, as `anchorhold audit list --kind request.end` shows it.
+    """
+    from anchorhold.audit.receipt import make
+
+    hide = ("names", "text") if hide_paths else ()
+    data = make(state_dir(ctx), which, hide=(*hide, "digests") if hide_digests else hide)
+    if output:
+        _write(output, data)
+    else:
+        say(data.decode("ascii").removesuffix("\n"))
+
+
+@click.command("verify-receipt")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--key", "vkey", metavar="VKEY", required=True, help="The log's public key: anchorhold audit key"
+)
+@click.option(
+    "--with", "files", multiple=True, metavar="FILE", help="A document or answer to look for in it."
+)
+@click.option("--json", "as_json", is_flag=True, help="The whole result as one JSON object.")
+def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) -> None:
+    """Check a receipt with the log's public key alone. Needs no log. Exit code 5 if it does not hold.
+
+    --with confirms that a document was shown to the model, or that an answer is the one the receipt is of.
+    """
+    from anchorhold.verify.receipt import ReceiptError, report, text
+    from anchorhold.verify.receipt import verify_receipt as check
+
+    try:
+        proved = check(_read(file), vkey)
+    except ReceiptError as error:
+        if as_json:
+            say(json.dumps({"ok": False, "problem": str(error)}))
+        raise VerifyError(f"the receipt does not verify: {ascii(str(error))[1:-1]}") from None
+    result, known = report(proved, [(name, _read(name)) for name in files])
+    say(json.dumps(result) if as_json else text(result))
+    if not known:
+        raise VerifyError("a file given by --with is not in this receipt")
+
+
+def _read(name: str) -> bytes:
+    try:
+        with open(name, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error
+
+
+def _write(name: str, data: bytes, mode: int = 0o600) -> None:
+    """Write a file whole, or leave what was there."""
+    from anchorhold.audit.files import replace
+
+    try:
+        if os.path.isdir(name) or os.path.islink(name):
+            raise UsageError(f"{ascii(name)} is a {'folder' if os.path.isdir(name) else 'link'}: name a file")
+        replace(os.path.abspath(name), data, sync=False, mode=mode)
+    except OSError as error:
+        raise AnchorholdError(f"{ascii(name)} cannot be written: {error.strerror}") from error
+
+
+def write_receipt(name: str, data: bytes) -> None:
+    """For ``ask --receipt``."""
+    _write(name, data)

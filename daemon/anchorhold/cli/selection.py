@@ -1,0 +1,48 @@
+"""Which entries a person means: points in time, patterns of paths. And how results are said."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from datetime import datetime, timedelta
+
+import click
+
+from anchorhold.errors import UsageError
+
+UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def moment(text: str | None, *, end: bool = False) -> datetime | None:
+    """A point in time: a day, a day and time (local without a zone), or ``-30d`` from now."""
+    if text is None:
+        return None
+    now = datetime.now().astimezone()
+    relative = re.fullmatch(r"-(\d{1,6})([wdhms])", text, re.ASCII)
+    try:
+        if relative:
+            return now - timedelta(**{UNITS[relative[2]]: int(relative[1])})
+        moment = datetime.fromisoformat(text)
+        if end and re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+            moment += timedelta(days=1)
+        return moment.astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(
+            f"{ascii(text)} is no time",
+            hint="Write 2026-01-31, 2026-01-31T18:30, 2026-01-31T18:30:00Z, or -30d, -12h, -15m before now.",
+        ) from None
+
+
+def pattern(path: str | None) -> str | None:
+    """``~`` and relative patterns with a folder are completed; a bare name stays one."""
+    if path is None or ("/" not in path and path != "~"):
+        return path
+    path = os.path.expanduser(path)
+    return path if path.startswith(("/", "*")) else os.path.normpath(os.path.join(os.getcwd(), path))
+
+
+def say(text: str) -> None:
+    """A line of results, as ASCII where the terminal's encoding has no more."""
+    encoding = sys.stdout.encoding or "ascii"
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
