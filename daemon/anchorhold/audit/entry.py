@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import json.encoder
 import os
+import re
 import time
 from binascii import b2a_base64
 from hashlib import sha256
@@ -54,10 +55,13 @@ _HIDDEN = {
 _OPEN = frozenset({"request.end", "redaction", "log.recovered", "epoch.start", "epoch.end"})
 """Kinds whose ``reason`` and ``sha256`` are anchorhold's own, and are public."""
 
+_SESSION = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_KIND = re.compile(r"[a-z]{1,20}(\.[a-z]{1,20})?", re.ASCII)
+
 SALT = 16
 _SALTS = 256
 _ROOM = 600
-"""Bytes that common fields and commitments may take: session and kind are bounded by `Encoder.head`."""
+"""Bytes that common fields and commitments may take: session and kind are bounded."""
 
 _HEADS = 1_000
 """Pairs of session and kind that are remembered."""
@@ -82,7 +86,11 @@ def split(kind: str, fields: Fields) -> tuple[Fields, tuple[Fields | None, Field
     """An event's fields apart: the public ones, and those of each group (None where it has none)."""
     public: Fields = {}
     groups: list[Fields | None] = [None, None, None]
-    if _has_fraction(fields):
+    try:
+        fraction = _has_fraction(fields)
+    except RecursionError as error:
+        raise AuditError(f"an audit entry cannot be written as JSON: {error}") from error
+    if fraction:
         raise AuditError("an audit entry may hold no fraction: its text would not be the same everywhere")
     for name, value in fields.items():
         at = _HIDDEN.get(name)
@@ -175,10 +183,10 @@ class Encoder:
 
     def _head(self, session: str, kind: str) -> tuple[str, str]:
         """The texts around ``n``; few different ones, so remembered."""
-        head = f',"session":{encode(session)}'
-        tail = f',"kind":{encode(kind)}'
-        if len(head) + len(tail) > _ROOM // 3 or not kind:
-            raise AuditError("an audit entry's session or kind is too long or empty")
+        if not _KIND.fullmatch(kind) or (session and not _SESSION.fullmatch(session)):
+            raise AuditError(f"an audit entry cannot be of kind {kind!a} and session {session!a}")
+        head = f',"session":"{session}"'
+        tail = f',"kind":"{kind}"'
         if session:
             head += ',"n":'
         if len(self._heads) >= _HEADS:

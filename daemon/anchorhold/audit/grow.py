@@ -160,6 +160,21 @@ class Grow:
         self._filled = []
 
 
+def tidy_partials(folder: str, size: int) -> None:
+    """Partial tiles of smaller trees than the one that was just signed: the wider ones begin with the same.
+    They would add up, since a bundle can be signed 255 times before it is full."""
+    level = 0
+    while size >> (8 * level):
+        number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
+        for name in (level, "entries") if level == 0 else (level,):
+            path = os.path.join(folder, tile_path(name, number) + ".p")
+            try:
+                remove_quietly([f"{path}/{one}" for one in os.listdir(path) if one != str(width)])
+            except OSError:
+                continue
+        level += 1
+
+
 def _remove_folder(path: str) -> None:
     """Leftovers harm nobody."""
     try:

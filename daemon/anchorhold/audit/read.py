@@ -14,7 +14,7 @@ from anchorhold.audit.files import read_file
 from anchorhold.audit.grow import read_openings
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.state import FILE, State
-from anchorhold.audit.tree import WIDTH, split_entries, tile_path
+from anchorhold.audit.tree import WIDTH, split_entries, tile_path, wider
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
@@ -95,6 +95,8 @@ def read_raw(epoch: Epoch, number: int) -> bytes:
         data = read_file(os.path.join(epoch.folder, tile_path("entries", number, width)))
     if data is None:
         data = read_file(os.path.join(epoch.folder, tile_path("entries", number)))
+    if data is None:  # it has grown since: a wider partial bundle begins with the same
+        data = wider(os.path.join(epoch.folder, tile_path("entries", number)), width)
     if data is None:
         raise unreadable(epoch.first + number * WIDTH)
     return data

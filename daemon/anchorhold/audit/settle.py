@@ -20,7 +20,7 @@ from hashlib import sha256
 from anchorhold.audit import journal
 from anchorhold.audit.entry import Encoder, encode, encode_public, records
 from anchorhold.audit.files import TMP, fsync_path, make_folders, read_file, replace
-from anchorhold.audit.grow import Grow
+from anchorhold.audit.grow import Grow, tidy_partials
 from anchorhold.audit.keys import Key, destroy
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.state import FILE, State
@@ -304,6 +304,7 @@ class Chain:
             key.wipe()
         replace(os.path.join(folder, "checkpoint"), new.note, sync=True)
         self._note_signed(new.size)
+        tidy_partials(folder, new.size)
         return new
 
     def _note_signed(self, size: int) -> None:

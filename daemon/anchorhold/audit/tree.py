@@ -97,19 +97,32 @@ def split_entries(bundle: bytes) -> list[bytes]:
 
 
 def load_hashes(folder: str, level: int, number: int, width: int) -> list[bytes]:
-    """The first ``width`` hashes of a tile, from the partial tile of that width or from the whole one.
+    """The first ``width`` hashes of a tile, from the partial tile of that width, or the whole one, or a wider
+    one.
 
     Raises AuditError if they are not there.
     """
     data = read_file(os.path.join(folder, tile_path(level, number, width)))
     if data is None or len(data) != width * HASH:
         data = (read_file(os.path.join(folder, tile_path(level, number))) or b"")[: width * HASH]
+    if not data:
+        data = (wider(os.path.join(folder, tile_path(level, number)), width) or b"")[: width * HASH]
     if len(data) != width * HASH:
         raise AuditError(
             f"a hash tile of the audit log is missing or cut off: {tile_path(level, number, width)}",
             hint="Run: anchorhold audit verify",
         )
     return split_hashes(data)
+
+
+def wider(path: str, width: int) -> bytes | None:
+    """The narrowest partial tile or bundle of more than ``width``: the log has grown, and it begins with the
+    same."""
+    try:
+        names = sorted(int(name) for name in os.listdir(path + ".p") if name.isascii() and name.isdigit())
+    except FileNotFoundError:
+        return None
+    return next((read_file(f"{path}.p/{one}") for one in names if one > width), None)
 
 
 def load_edge(folder: str, size: int) -> list[list[bytes]]:

@@ -74,7 +74,7 @@ class EpochCheck:
             self.books.without_names.append(self.number)
         for looked in Reader(self.folder, self.first, 0, self.committed).all(processes):
             self._bundle(looked)
-            if looked.openings != "here" and (names_here or (with_names and looked.openings != "gone")):
+            if looked.openings != "here" and (names_here or with_names):
                 what = "is missing" if looked.openings == "gone" else f"cannot be read: {looked.openings}"
                 start = self.first + looked.number * WIDTH
                 end = min(start + WIDTH, self.first + self.committed) - 1
@@ -262,7 +262,7 @@ class EpochCheck:
             while size >> (8 * level):
                 number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
                 for name in (str(level), "entries")[: 2 if level == 0 else 1]:
-                    if width and not self.tiles.get(name, {}).get(number, set()) & {width, WIDTH}:
+                    if width and not any(have >= width for have in self.tiles.get(name, {}).get(number, ())):
                         self._wrong(f"tile/{name}/{index_path(number)}.p/{width}", "the tile is missing")
                 level += 1
 

@@ -54,21 +54,13 @@ class Reader:
     def one(self, number: int) -> Looked:
         """Look at one bundle."""
         width = min(WIDTH, self.committed - number * WIDTH)
-        path = os.path.join(self.folder, "tile", "entries", index_path(number))
-        data = None
-        if width < WIDTH:
-            data = read(f"{path}.p/{width}")
-        if data is None:
-            data = read(path)
+        data = _tile(os.path.join(self.folder, "tile", "entries", index_path(number)), width)
         raw, state = self._openings(number)
         seen = look(data or b"", raw, self.first + number * WIDTH, width, self.clocks)
         if seen.openings_problem and width == WIDTH:
             state = "bytes follow the last opening"
-        place = os.path.join(self.folder, "tile", "0", index_path(number))
-        stored = read(f"{place}.p/{width}") if width < WIDTH else None
-        if stored is None:
-            stored = read(place)
-            stored = stored[: width * HASH] if stored is not None and width < WIDTH else stored
+        stored = _tile(os.path.join(self.folder, "tile", "0", index_path(number)), width)
+        stored = stored[: width * HASH] if stored is not None and width < WIDTH else stored
         return Looked(number, seen, state, missing=data is None, stored=stored)
 
     def _openings(self, number: int) -> tuple[bytes | None, str]:
@@ -105,6 +97,23 @@ class Reader:
 
 MOST = 64 << 20
 """Bytes that the openings of one bundle can unpack to: 256 times three of 65,537 bytes are fewer."""
+
+
+def _tile(path: str, width: int) -> bytes | None:
+    """A tile or bundle of that width. A log that is written to can have a wider one by now, which begins with
+    it."""
+    if width < WIDTH:
+        data = read(f"{path}.p/{width}")
+        if data is not None:
+            return data
+    data = read(path)
+    if data is None and width < WIDTH:
+        try:
+            wider = sorted(int(name) for name in os.listdir(f"{path}.p") if name.isascii() and name.isdigit())
+        except FileNotFoundError:
+            return None
+        data = next((read(f"{path}.p/{one}") for one in wider if one > width), None)
+    return data
 
 
 def read(path: str) -> bytes | None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from anchorhold.audit.log import Log
-from anchorhold.cli.selection import moment
 from anchorhold.cli.main import main
+from anchorhold.cli.selection import moment
 from tests.unit.audit.logs import session
 
 HOSTILE = "/home/a/\x1b]0;owned\x07\x1b[2J\u202eexe.fdp\n  7  2026-01-01 forged\udcff\x9b31m"
