@@ -299,7 +299,10 @@ class _Check:
         if head is None:
             return None, None
         try:
-            content = canonical((self.disk.read(place) or b"").removesuffix(b"\n"))
+            line = self.disk.read(place) or b""
+            if not line.endswith(b"\n"):
+                raise ProofError
+            content = canonical(line[:-1])
             data = content["entry"].encode("ascii")
             proof = [decode64(one) for one in content["proof"]]
             if list(content) != ["entry", "proof"] or any(len(one) != 32 for one in proof):
