@@ -102,9 +102,13 @@ class Key:
 
     def sign(self, text: str) -> bytes:
         """The signed note of ``text``, which ends with a newline."""
+        return f"{text}\n{note_line(self.name, self.identifier, self.signature(text))}".encode()
+
+    def signature(self, text: str) -> bytes:
+        """The bare signature."""
         if self._private is None:
             raise AuditError("the audit log's signing key is gone")
-        return f"{text}\n{note_line(self.name, self.identifier, self._private.sign(text.encode()))}".encode()
+        return self._private.sign(text.encode())
 
     def wipe(self) -> None:
         """Overwrite the seed; OpenSSL clears its copy as the object is freed."""

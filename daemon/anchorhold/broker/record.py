@@ -14,6 +14,7 @@ from anchorhold.audit.entry import encode_group, encode_public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from anchorhold.audit.copies import Copies
     from anchorhold.audit.log import Log
 
 MERGE_SECONDS = 1.0
@@ -32,8 +33,10 @@ def text(path: bytes) -> str:
 class Recorder:
     """Appends the entries of one session. Every method raises AuditError when nothing could be written."""
 
-    def __init__(self, log: Log, session: str) -> None:
+    def __init__(self, log: Log, session: str, copies: Copies | None = None) -> None:
+        """copies: who is told of each entry once it is in the log (`anchorhold.audit.copies`)."""
         self.log = log
+        self.copies = copies
         self.session = session
         self.request: int | None = None  # its number in the session
         self.phase = "boot"
@@ -50,6 +53,21 @@ class Recorder:
         if self.request is not None:
             fields["request"] = self.request
         self.log.append(kind, self.session, fields)
+        if self.copies is not None:
+            self._tell(kind, fields)
+
+    def _tell(self, kind: str, fields: dict[str, object]) -> None:
+        """A courtesy: never waits, never raises, proves nothing."""
+        assert self.copies is not None
+        now = time.time_ns()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1_000_000_000))
+        common = {
+            "v": 2,
+            "time": f"{stamp}.{now // 1000 % 1_000_000:06d}Z",
+            "session": self.session,
+            "kind": kind,
+        }
+        self.copies.send({**common, **fields})
 
     def event(self, kind: str, **fields: object) -> None:
         """Any other entry of the session."""
@@ -69,6 +87,8 @@ class Recorder:
             encode_group({"path": text(path), "resolved": text(resolved)}),
             b'{"sha256":"%b"}' % sha256.encode("ascii"),
         )
+        if self.copies is not None:
+            self._tell("grant", {"path": text(path), "resolved": text(resolved), "sha256": sha256, **public})
         if cls in ("data", "stdin"):
             self.shown[resolved] = (sha256, size)
 

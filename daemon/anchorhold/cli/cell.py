@@ -61,6 +61,7 @@ class Cell:
         from anchorhold.supervisor.session import Session
 
         self.policy = policy
+        self._state = state
         self.result = Result()
         self._guard = guard
         self._notes = notes
@@ -154,9 +155,23 @@ class Cell:
         """End the session and close the log. Whatever happens to the one, the other is closed."""
         try:
             self._session.close(reason)
+            self._witnesses()
         finally:
             self._log.close()
             self._guard.watch(None)
+
+    def _witnesses(self) -> None:
+        """Give the signed head away, and say what did not arrive. The answer stands all the same."""
+        targets = self.policy.audit.witness
+        if targets:
+            from anchorhold.audit.witness import deliver
+
+            for problem in deliver(self._state, targets):
+                self._notes.line(f"warning: {clean(problem)}")
+        if self._session.copies_lost:
+            self._notes.line(
+                f"note: {self._session.copies_lost} copies of entries did not arrive; the log has all"
+            )
 
 
 def writing(write: Callable[[], object]) -> None:

@@ -12,6 +12,10 @@ from anchorhold.cli.selection import say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from anchorhold.audit.witness import Cosigner
+
 
 @click.command()
 @click.option("--epoch", type=click.IntRange(0), help="The key of this epoch instead of the root key.")
@@ -53,8 +57,15 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
 
 @click.command()
 @click.option("--qr", is_flag=True, help="As a QR code on the terminal too.")
+@click.option(
+    "--to",
+    "targets",
+    multiple=True,
+    metavar="WITNESS",
+    help="Give it to folder:DIR, git:DIR or command:PROGRAM too.",
+)
 @click.pass_context
-def checkpoint(ctx: click.Context, qr: bool) -> None:
+def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
     """Sign what is in the log, and print the signed head.
 
     Kept elsewhere (on paper, in a mail, as a photo of the QR code) it shows later whether the log was rolled
@@ -77,6 +88,14 @@ def checkpoint(ctx: click.Context, qr: bool) -> None:
         say("")
         for line in lines(note, colour=notes.colour, light=False):
             say(line)
+    if targets:
+        from anchorhold.audit.witness import deliver
+
+        problems = deliver(state_dir(ctx), targets)
+        for problem in problems:
+            Notes().line(problem)
+        if problems:
+            raise VerifyError(f"{len(problems)} of {len(targets)} witnesses did not take the head")
 
 
 @click.command()
@@ -127,6 +146,82 @@ def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) 
     say(json.dumps(result) if as_json else text(result))
     if not known:
         raise VerifyError("a file given by --with is not in this receipt")
+
+
+@click.command()
+@click.argument("directory", metavar="LOG", required=False)
+@click.option("--key", "vkey", metavar="VKEY", help="The log's public key, as you were given it.")
+@click.option(
+    "--as", "name", metavar="NAME", help="Your witness's name, the first time: witness.example/anna"
+)
+@click.option(
+    "--memory", metavar="DIR", help="Where your witness's key is, and what it saw. Default: beside the state."
+)
+@click.option("-o", "--output", metavar="FILE", help="Write the cosigned head to FILE.")
+@click.option("--add", metavar="FILE", help="On the log's own machine: keep a head that a witness cosigned.")
+@click.option("--vkey", "show", is_flag=True, help="Print your witness's public key.")
+@click.pass_context
+def cosign(
+    ctx: click.Context,
+    directory: str | None,
+    vkey: str | None,
+    name: str | None,
+    memory: str | None,
+    output: str | None,
+    add: str | None,
+    show: bool,
+) -> None:
+    """Be a witness: check that somebody's log goes on from what you saw last, and sign its head.
+
+    LOG is a copy of the log's folder; one without names is enough (leave out journal, openings and key). The
+    log is verified whole, with the key that you were given. Exit code 5 if it does not hold, or was rolled
+    back or rewritten since.
+    """
+    from anchorhold.audit.witness import Cosigner, keep_cosigned
+
+    if add:
+        keep_cosigned(state_dir(ctx), _read(add))
+        return
+    folder = memory or str(state_dir(ctx) / "witness")
+    try:
+        witness = Cosigner(folder, name)
+        if show:
+            say(witness.vkey())
+            return
+        if not directory or not vkey:
+            raise UsageError(
+                "a log and its public key are needed", hint="anchorhold audit cosign LOG --key VKEY"
+            )
+        note = _cosigned(witness, folder, directory, vkey)
+    except OSError as error:
+        raise AnchorholdError(
+            f"the witness's folder {ascii(folder)} cannot be used: {error.strerror}"
+        ) from error
+    if output:
+        _write(output, note, mode=0o644)
+    else:
+        say(note.decode().removesuffix("\n"))
+
+
+def _cosigned(witness: Cosigner, folder: str, directory: str, vkey: str) -> bytes:
+    """Verify, compare with what was seen before, and only then sign."""
+    from anchorhold.audit.note import Checkpoint
+    from anchorhold.verify.check import verify as check
+    from anchorhold.verify.result import LogUnreadable
+
+    seen = [entry for entry in os.scandir(folder) if entry.name.endswith(".seen")]
+    try:
+        result = check(directory, vkey=vkey, names=False, heads=[_read(entry.path) for entry in seen])
+    except LogUnreadable as error:
+        raise AuditError(str(error)) from None
+    if not result.ok or not result.proven:
+        raise VerifyError(f"nothing was signed: {result.first_bad or 'the log is not proven'}")
+    log = os.path.join(directory, "log") if os.path.isdir(os.path.join(directory, "log")) else directory
+    number = result.origin.rpartition("/")[2]
+    head = Checkpoint.parse(_read(os.path.join(log, number, "checkpoint")))
+    if head.origin != result.origin or head.root.hex() != result.root or head.size == 0:
+        raise VerifyError("nothing was signed: the log changed meanwhile", hint="Try again.")
+    return witness.cosign(head)
 
 
 def _read(name: str) -> bytes:

@@ -104,6 +104,8 @@ KEYS: dict[str, dict[str, Reader]] = {
     "audit": {
         "durability": values.one_of("write", "fsync"),
         "prompts": values.one_of("commitment", "text", "none"),
+        "witness": values.witnesses,
+        "copy": values.copies,
     },
     "require": {"layers": values.layers},
     "api": {"listen": values.listen},

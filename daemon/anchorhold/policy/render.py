@@ -164,6 +164,8 @@ on_forbidden_syscall = "kill"
 [audit]
 durability = "write"    # "fsync": on disk before every grant, even if the power fails
 prompts = "commitment"  # a hash that proves a text that you still have; "text": the text itself; or "none"
+witness = []            # who gets each signed head: "folder:/media/usb/heads", "git:/path", "command:/x y"
+copy = []               # live copies of entries: "journald", "syslog", "syslog:udp://127.0.0.1:514"
 
 [require]
 # Without these layers nothing starts (exit code 6).

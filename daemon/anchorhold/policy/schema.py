@@ -84,10 +84,16 @@ class Breach:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """``durability``: ``write`` or ``fsync``. ``prompts``: ``commitment``, ``text`` or ``none``."""
+    """``durability``: ``write`` or ``fsync``. ``prompts``: ``commitment``, ``text`` or ``none``.
+
+    ``witness``: who gets each signed head (`anchorhold.audit.witness`). ``copy``: where entries are copied to
+    (`anchorhold.audit.copies`).
+    """
 
     durability: str = "write"
     prompts: str = "commitment"
+    witness: tuple[str, ...] = ()
+    copy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

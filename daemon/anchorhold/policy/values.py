@@ -184,6 +184,30 @@ def layers(value: object) -> tuple[str, ...]:
     return strings(value, allowed, one)
 
 
+_WITNESS = re.compile(r"(folder|git|command):(/|~/).+", re.DOTALL)
+_COPY = re.compile(r"(journald|syslog)(:unix:///.+)?|syslog:udp://\S+:[0-9]{1,5}")
+
+
+def witnesses(value: object) -> tuple[str, ...]:
+    """What gets each signed head; whether it is there is seen when it is used
+    (`anchorhold.audit.witness`)."""
+    return _targets(value, _WITNESS, 'a list of "folder:/path", "git:/path" or "command:/program arguments"')
+
+
+def copies(value: object) -> tuple[str, ...]:
+    """Where entries are copied to (`anchorhold.audit.copies`)."""
+    return _targets(value, _COPY, 'a list of "journald", "syslog", "syslog:udp://127.0.0.1:514"')
+
+
+def _targets(value: object, form: re.Pattern[str], allowed: str) -> tuple[str, ...]:
+    def one(target: str) -> str:
+        if not form.fullmatch(target):
+            raise Bad(f"{shown(target)} is none of these", allowed)
+        return target
+
+    return strings(value, allowed, one)
+
+
 def deny(home: str) -> Callable[[object], tuple[str, ...]]:
     def one(pattern: str) -> str:
         try:

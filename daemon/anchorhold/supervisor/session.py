@@ -105,7 +105,12 @@ class Session:
         self.state_dir = state_dir
         self.entry = entry
         self.config: dict[str, object] = {"suffixes": sorted(suffixes), **(config or {})}
-        self.recorder = Recorder(log, new_session())
+        self._copies = None
+        if policy.audit.copy:
+            from anchorhold.audit.copies import Copies
+
+            self._copies = Copies(policy.audit.copy)
+        self.recorder = Recorder(log, new_session(), self._copies)
         self.layers: dict[str, str] = {}
         self.missing: dict[str, str] = {}
         self._digests = DigestCache(state_dir)
@@ -124,6 +129,11 @@ class Session:
         self._output_salt = b""
         self._output = hashlib.sha256()
         self._lock = threading.Lock()
+
+    @property
+    def copies_lost(self) -> int:
+        """Copies of entries that reached nobody."""
+        return self._copies.lost if self._copies is not None else 0
 
     @property
     def summary(self) -> Summary:
@@ -454,6 +464,8 @@ class Session:
             if loop is not None:  # a start that failed may have left entries as well
                 self.log.checkpoint()
         finally:
+            if self._copies is not None:
+                self._copies.close()
             with contextlib.suppress(OSError, AuditError):
                 self._digests.save()
             if self._view is not None:

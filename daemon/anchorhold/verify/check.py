@@ -21,7 +21,7 @@ from anchorhold.verify.merkle import ProofError, leaf, proved_root
 from anchorhold.verify.note import Head, NoteError, VerifierKey, decode64, private_belongs, read_head
 from anchorhold.verify.result import Finding, LogUnreadable, Result
 from anchorhold.verify.rules import INSIDE, Rules, step_words
-from anchorhold.verify.witness import Seen, check_witnesses
+from anchorhold.verify.witness import Seen, check_heads, check_witnesses
 
 __all__ = ["no_duplicates", "verify"]
 
@@ -31,6 +31,7 @@ def verify(
     *,
     vkey: str | None = None,
     witnesses: Sequence[str] = (),
+    heads: Sequence[bytes] = (),
     names: bool = True,
     processes: int | None = None,
 ) -> Result:
@@ -39,8 +40,9 @@ def verify(
     ``vkey`` is the key to trust: the root's, or that of a later epoch, and then what is before is not looked
     at. Without it, the one that lies beside the log, which proves that nothing changed since whoever holds
     that key signed it. ``witnesses``: vkeys of witnesses that must have cosigned, or folders of checkpoints
-    that must be of this log. ``names``: whether openings must be there; a copy without names can do without.
-    Raises LogUnreadable.
+    that must be of this log. ``heads``: signed heads that were seen before; those of this log must still be
+    true. ``names``: whether openings must be there; a copy without names can do without. Raises
+    LogUnreadable.
     """
     inner = os.path.join(directory, "log")
     log = inner if os.path.isdir(inner) else directory
@@ -56,17 +58,24 @@ def verify(
             f"the log at {log} is of an earlier form" if old else f"there is no audit log at {directory}"
         )
     try:
-        return _Check(log, vkey, witnesses, names, processes or len(os.sched_getaffinity(0))).run()
+        return _Check(log, vkey, witnesses, heads, names, processes or len(os.sched_getaffinity(0))).run()
     except OSError as error:
         raise LogUnreadable(f"{error.filename or log}: {error.strerror}") from error
 
 
 class _Check:
     def __init__(
-        self, log: str, vkey: str | None, witnesses: Sequence[str], names: bool, processes: int
+        self,
+        log: str,
+        vkey: str | None,
+        witnesses: Sequence[str],
+        heads: Sequence[bytes],
+        names: bool,
+        processes: int,
     ) -> None:
         self.disk = Disk(log)
-        self.trusted, self.witnesses, self.names, self.processes = vkey, witnesses, names, processes
+        self.trusted, self.witnesses, self.heads = vkey, witnesses, heads
+        self.names, self.processes = names, processes
         self.result = Result(log)
         self.result.notes += [f"unknown file {ascii(name)}" for name in self.disk.strange]
         self.books = Books()
@@ -106,6 +115,7 @@ class _Check:
                 "names and digests are not in this copy: only commitments to them were checked"
             )
         check_witnesses(self.witnesses, self.seen, self.result)
+        check_heads(self.heads, self.seen, self.result)
         return result
 
     # -- state and keys

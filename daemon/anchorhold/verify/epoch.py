@@ -13,7 +13,7 @@ from typing import Any
 from anchorhold.verify.entries import frames
 from anchorhold.verify.merkle import HASH, WIDTH, Tree, index_path, listing, root
 from anchorhold.verify.note import Head
-from anchorhold.verify.parallel import Looked, Reader, read
+from anchorhold.verify.parallel import Looked, Reader, read, tile
 from anchorhold.verify.result import Finding, Result
 from anchorhold.verify.rules import Rules
 
@@ -328,9 +328,7 @@ def root_at(folder: str, size: int) -> bytes | None:
         hashes: list[bytes] = []
         if width:
             path = os.path.join(folder, "tile", str(level), index_path(number))
-            data = read(f"{path}.p/{width}") or (read(path) or b"")[: width * HASH]
-            if len(data) != width * HASH:
-                data = (read(path) or b"")[: width * HASH]
+            data = (tile(path, width) or b"")[: width * HASH]
             if len(data) != width * HASH:
                 return None
             hashes = [data[at : at + HASH] for at in range(0, len(data), HASH)]

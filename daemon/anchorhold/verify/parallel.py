@@ -54,12 +54,12 @@ class Reader:
     def one(self, number: int) -> Looked:
         """Look at one bundle."""
         width = min(WIDTH, self.committed - number * WIDTH)
-        data = _tile(os.path.join(self.folder, "tile", "entries", index_path(number)), width)
+        data = tile(os.path.join(self.folder, "tile", "entries", index_path(number)), width)
         raw, state = self._openings(number)
         seen = look(data or b"", raw, self.first + number * WIDTH, width, self.clocks)
         if seen.openings_problem and width == WIDTH:
             state = "bytes follow the last opening"
-        stored = _tile(os.path.join(self.folder, "tile", "0", index_path(number)), width)
+        stored = tile(os.path.join(self.folder, "tile", "0", index_path(number)), width)
         stored = stored[: width * HASH] if stored is not None and width < WIDTH else stored
         return Looked(number, seen, state, missing=data is None, stored=stored)
 
@@ -99,7 +99,7 @@ MOST = 64 << 20
 """Bytes that the openings of one bundle can unpack to: 256 times three of 65,537 bytes are fewer."""
 
 
-def _tile(path: str, width: int) -> bytes | None:
+def tile(path: str, width: int) -> bytes | None:
     """A tile or bundle of that width. A log that is written to can have a wider one by now, which begins with
     it."""
     if width < WIDTH:

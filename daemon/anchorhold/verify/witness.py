@@ -51,6 +51,28 @@ def check_witnesses(witnesses: Sequence[str], seen: list[Seen], result: Result) 
         _key(key, seen, result)
 
 
+def check_heads(notes: Sequence[bytes], seen: list[Seen], result: Result) -> None:
+    """Signed heads that somebody remembers: those of this log's chain must still be true."""
+    by_origin = {one.origin: one for one in seen}
+    base = seen[-1].origin.rpartition("/")[0] if seen else ""
+    for note in notes:
+        try:
+            head = read_head(note, None)
+        except NoteError as error:
+            raise LogUnreadable(f"a head that was seen before cannot be read: {error}") from None
+        one = by_origin.get(head.origin)
+        if one is not None:
+            problem = _agrees(head, one)
+        else:
+            problem = (
+                "the log was rolled back: that epoch is gone"
+                if head.origin.rpartition("/")[0] == base
+                else ""
+            )
+        if problem:
+            result.add(Finding("a head that was seen before", problem))
+
+
 def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
     """The newest checkpoint that this witness cosigned."""
     newest: tuple[int, Seen, Head] | None = None

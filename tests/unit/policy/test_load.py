@@ -99,6 +99,8 @@ on_forbidden_syscall = "deny"
 [audit]
 durability = "fsync"
 prompts = "none"
+witness = ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"]
+copy = ["journald", "syslog:udp://127.0.0.1:514"]
 [require]
 layers = ["seccomp", "netns"]
 [api]
@@ -126,7 +128,12 @@ listen = "unix:%t/anchorhold/taxes.sock"
             "idle": 600.0,
         },
         "breach": {"on_denied_open": "deny", "on_forbidden_syscall": "deny"},
-        "audit": {"durability": "fsync", "prompts": "none"},
+        "audit": {
+            "durability": "fsync",
+            "prompts": "none",
+            "witness": ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"],
+            "copy": ["journald", "syslog:udp://127.0.0.1:514"],
+        },
         "require": {"layers": ["seccomp", "netns"]},
         "api": {"listen": "unix:%t/anchorhold/taxes.sock"},
     }
@@ -217,6 +224,8 @@ WRONG = [
     ("[breach]\non_forbidden_syscall = 1", "breach.on_forbidden_syscall", 6, "unknown", '"kill"'),
     ("[audit]\ndurability = 'none'", "audit.durability", 6, "unknown", '"write", "fsync"'),
     ("[audit]\nprompts = 'hash'", "audit.prompts", 6, "unknown", '"commitment"'),
+    ("[audit]\nwitness = ['x']", "audit.witness", 6, "none of these", '"folder:/path"'),
+    ("[audit]\ncopy = ['mail']", "audit.copy", 6, "none of these", '"journald"'),
     ("[require]\nlayers = ['secomp']", "require.layers", 6, "no layer", "seccomp"),
     ("[require]\nlayers = ['seccomp', 'seccomp']", "require.layers", 6, "twice", "once"),
     ("[require]\nlayers = 'seccomp'", "require.layers", 6, "no list", "seccomp"),

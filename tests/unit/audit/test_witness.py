@@ -1,0 +1,218 @@
+"""Witnesses: a log that was rolled back or rewritten is noticed by anybody who saw it before."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.log import Log
+from anchorhold.audit.note import Checkpoint
+from anchorhold.audit.witness import Cosigner, deliver, keep_cosigned, parse
+from anchorhold.errors import AuditError, PolicyError
+from anchorhold.verify.check import verify
+from anchorhold.verify.note import COSIGNATURE, VerifierKey, cosigned_at
+from tests.unit.audit.logs import good, session
+
+NAME = "a" * 16
+
+
+@pytest.fixture
+def state(state_dir: Path) -> Path:
+    log = Log.open(state_dir)
+    session(log, NAME, 5)
+    log.checkpoint(rotate=True)
+    session(log, "b" * 16, 5)
+    log.checkpoint()
+    log.close()
+    return state_dir
+
+
+def grow(state: Path, name: str, *, rotate: bool = False) -> None:
+    log = Log.open(state)
+    session(log, name, 3)
+    log.checkpoint(rotate=rotate)
+    log.close()
+
+
+def test_a_folder_receives_each_head(state: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    assert deliver(state, (f"folder:{folder}",)) == []
+    grow(state, "c" * 16, rotate=True)
+    grow(state, "d" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    assert (
+        len(list(folder.iterdir())) == 4
+    )  # the final heads of two epochs, and two of the last one's beginning
+    result = verify(str(state), witnesses=[str(folder)])
+    assert result.ok and len(result.witnessed) == 1 and "0 came since" in " ".join(result.notes)
+
+
+def test_a_log_that_was_rolled_back_is_told_with_the_day(state: Path, tmp_path: Path) -> None:
+    folder, old = tmp_path / "disk", tmp_path / "old"
+    folder.mkdir()
+    shutil.copytree(state, old)
+    grow(state, "c" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    newest = sorted(folder.iterdir())[-1]
+    os.utime(newest, (1_700_000_000, 1_700_000_000))
+    good(old)  # it agrees with itself: only who saw more can tell
+    (problem,) = deliver(old, (f"folder:{folder}",))
+    assert "rolled back: it had 21 entries in epoch 1 on 2023-11-14" in problem
+    result = verify(str(old), witnesses=[str(folder)])
+    assert not result.ok and "rolled back" in str(result.first_bad) and "2023-11-14" in str(result.first_bad)
+
+
+def test_an_epoch_that_is_gone(state: Path, tmp_path: Path) -> None:
+    folder, old = tmp_path / "disk", tmp_path / "old"
+    folder.mkdir()
+    shutil.copytree(state, old)
+    grow(state, "c" * 16, rotate=True)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    (problem,) = deliver(old, (f"folder:{folder}",))
+    assert "rolled back" in problem
+    assert not verify(str(old), witnesses=[str(folder)]).ok
+
+
+def test_a_forked_log(state: Path, tmp_path: Path) -> None:
+    """Two logs with the same keys and another past."""
+    folder, other = tmp_path / "disk", tmp_path / "other"
+    folder.mkdir()
+    shutil.copytree(state, other)
+    grow(state, "c" * 16)
+    grow(other, "d" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    grow(other, "e" * 16)
+    good(other)
+    (problem,) = deliver(other, (f"folder:{folder}",))
+    assert "the log was rewritten: its first 21 entries in epoch 1 were others on" in problem
+    result = verify(str(other), witnesses=[str(folder)])
+    assert not result.ok and "rewritten" in str(result.first_bad)
+
+
+def test_a_strangers_file_proves_nothing(state: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("hello")
+    deliver(state, (f"folder:{folder}",))
+    forged = Checkpoint(f"{(state / 'log/1/vkey').read_text().split('+')[0]}", 3, bytes(32))
+    (folder / "forged.txt").write_text(forged.text() + "\n\u2014 somebody AAAAAAAA\n")
+    result = verify(str(state), witnesses=[str(folder)])
+    assert not result.ok and "not signed by the log's key" in str(result.first_bad)
+
+
+def test_git(state: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    hook = tree / ".git/hooks/pre-commit"
+    hook.write_text("#!/bin/sh\ntouch " + str(tmp_path / "ran"))
+    hook.chmod(0o755)
+    assert deliver(state, (f"git:{tree}",)) == []
+    assert deliver(state, (f"git:{tree}",)) == []  # nothing new is no commit
+    grow(state, "c" * 16)
+    assert deliver(state, (f"git:{tree}",)) == []
+    count = subprocess.run(
+        ["git", "-C", tree, "rev-list", "--count", "HEAD"], capture_output=True, check=True
+    )
+    assert count.stdout.strip() == b"2"
+    assert not (tmp_path / "ran").exists()
+    assert verify(str(state), witnesses=[str(tree)]).ok
+
+
+def test_a_command(state: Path, tmp_path: Path) -> None:
+    program = tmp_path / "send it"
+    program.write_text(f'#!/bin/sh\nexec cat > "{tmp_path}/$1"\n')
+    program.chmod(0o755)
+    assert deliver(state, (f"command:'{program}' got",)) == []
+    assert (tmp_path / "got").read_bytes() == (state / "log/1/checkpoint").read_bytes()
+    program.write_text("#!/bin/sh\necho 'no \x1b[31m paper' >&2; exit 3\n")
+    (problem,) = deliver(state, (f"command:'{program}'",))
+    assert "ended with 3: no \\x1b[31m paper" in problem
+
+
+@pytest.mark.parametrize("target", ["folder:/nonexistent", "git:/nonexistent", "command:/nonexistent"])
+def test_who_is_not_there(state: Path, target: str) -> None:
+    (problem,) = deliver(state, (target,))
+    assert problem.startswith(f"witness {target}: ")
+
+
+@pytest.mark.parametrize(
+    "target", ["", "x", "folder:", "folder:relative", "command:", "command:'x", "ftp:/x"]
+)
+def test_what_is_no_witness(target: str) -> None:
+    with pytest.raises(PolicyError):
+        parse(target)
+
+
+def test_a_second_person_cosigns(state: Path, tmp_path: Path) -> None:
+    witness = Cosigner(str(tmp_path / "anna"), "witness.example/anna")
+    vkey = witness.vkey()
+    head = Checkpoint.parse((state / "log/1/checkpoint").read_bytes())
+    note = witness.cosign(head)
+    assert cosigned_at(note, VerifierKey(vkey, COSIGNATURE)) is not None
+    assert not verify(str(state), witnesses=[vkey]).ok  # it is demanded, and not there yet
+    keep_cosigned(state, note)
+    grow(state, "c" * 16)
+    result = verify(str(state), witnesses=[vkey])
+    assert result.ok and result.witnessed[0]["entries"] == 25 and "9 came since" in " ".join(result.notes)
+    again = Cosigner(str(tmp_path / "anna"))
+    last = again.last(head.origin)
+    assert again.vkey() == vkey and last is not None and last.size == head.size
+
+
+def test_the_cosignature_is_the_published_one(tmp_path: Path) -> None:
+    """Held against tlog-cosignature by hand: its message, time and key ID."""
+    import hashlib
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    witness = Cosigner(str(tmp_path / "anna"), "witness.example/anna")
+    body = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
+    given = f"{body}\n\u2014 example.com/behind-the-sofa AAAAAAAAAAAA\n"
+    note = witness.cosign(Checkpoint.parse(given.encode())).decode()
+    assert note.startswith(given)
+    dash, name, encoded = note[len(given) :].rstrip("\n").split(" ")
+    data = base64.b64decode(encoded)
+    material = base64.b64decode(witness.vkey().split("+")[2])
+    assert (dash, name, material[0], len(data)) == ("\u2014", "witness.example/anna", 4, 4 + 8 + 64)
+    assert data[:4] == hashlib.sha256(name.encode() + b"\n" + material).digest()[:4]
+    message = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{body}".encode()
+    Ed25519PublicKey.from_public_bytes(material[1:]).verify(data[12:], message)
+
+
+def test_a_cosignature_that_was_changed(state: Path, tmp_path: Path) -> None:
+    witness = Cosigner(str(tmp_path / "anna"), "witness.example/anna")
+    note = witness.cosign(Checkpoint.parse((state / "log/1/checkpoint").read_bytes()))
+    keep_cosigned(state, note)
+    path = state / "log/1/cosigned"
+    unnoticed = []
+    for at in range(len(note)):
+        path.write_bytes(note[:at] + bytes((note[at] ^ 1,)) + note[at + 1 :])
+        if verify(str(state), witnesses=[witness.vkey()]).ok:
+            unnoticed.append(at)
+    # the log's own signature in that file is not what the witness vouches for
+    line = note.index("\u2014 anchorhold".encode())
+    assert all(line <= at < note.index(b"\n", line) for at in unnoticed)
+
+
+def test_what_is_no_head_of_this_log_is_not_kept(state: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    grow(other, "c" * 16)
+    with pytest.raises(AuditError, match="not of this log"):
+        keep_cosigned(state, (other / "log/0/checkpoint").read_bytes())
+    head = Checkpoint.parse((state / "log/1/checkpoint").read_bytes())
+    for size, root, words in ((head.size, bytes(32), "rewritten"), (head.size + 1, head.root, "rolled back")):
+        forged = Checkpoint(head.origin, size, root)
+        with pytest.raises(AuditError, match=words):
+            keep_cosigned(state, forged.text().encode() + b"\nx\n")
+
+
+def test_a_witness_needs_a_name(tmp_path: Path) -> None:
+    for name in (None, "", "a b", "a+b"):
+        with pytest.raises(AuditError, match="needs a name"):
+            Cosigner(str(tmp_path / "anna"), name)
