@@ -27,6 +27,7 @@ PATH_FIELDS = ("path", "resolved")
 KINDS = (
     "session.start", "session.sealed", "grant", "list", "denial", "breach", "request.start", "request.end",
     "policy.load", "limit", "kill", "session.end", "log.recovered", "epoch.start", "epoch.end", "redaction",
+    "prune",
 )  # fmt: skip
 """Every kind of entry that there is (docs/audit-log.md)."""
 

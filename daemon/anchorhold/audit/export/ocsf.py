@@ -61,6 +61,7 @@ CLASSES: dict[str, tuple[tuple[int, int, str], tuple[int, str]]] = {
     "epoch.start": (EVENT_LOG, (6, "Start")),
     "epoch.end": (EVENT_LOG, (5, "Rotate")),
     "redaction": (EVENT_LOG, (2, "Delete")),
+    "prune": (EVENT_LOG, (2, "Delete")),
     "log.recovered": (EVENT_LOG, (OTHER, "")),
     "clock": (BASE, (OTHER, "")),
 }

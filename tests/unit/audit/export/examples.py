@@ -40,6 +40,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "log.recovered": {"bytes": 17, "sha256": "ef" * 32},
     "epoch.start": {},
     "epoch.end": {},
+    "prune": {"epochs": [0, 3], "reason": "old", "by": "a"},
     "redaction": {"count": 2, "what": "names", "ranges": [[1, 2]], "reason": "asked", "by": "a"},
     "clock": {"step": "-3600.5"},
 }
