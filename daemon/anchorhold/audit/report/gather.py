@@ -289,7 +289,9 @@ class Gathered:
         event.count = entries
         event.detail = _text(entry, "by") or ""
         what = entry.get("what")
-        event.what = ", ".join(str(one)[:40] for one in what[:10]) if isinstance(what, list) else str(what)[:80]
+        event.what = (
+            ", ".join(str(one)[:40] for one in what[:10]) if isinstance(what, list) else str(what)[:80]
+        )
         self.redactions.append(event)
 
     def _clock(self, entry: Entry, time: str, session: Session | None) -> None:
@@ -320,7 +322,9 @@ class Gathered:
                 _number(model, "size"),
             )
 
-    def _use(self, known: dict[str, Digest], digest: str, session: str, name: str | None, size: int = 0) -> None:
+    def _use(
+        self, known: dict[str, Digest], digest: str, session: str, name: str | None, size: int = 0
+    ) -> None:
         if digest not in known:
             if len(known) >= DIGESTS:
                 self.digests_left_out += 1

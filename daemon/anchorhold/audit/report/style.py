@@ -109,7 +109,7 @@ contain-intrinsic-size:auto 2rem}
 ol.steps{padding-left:1.3rem;margin:.6rem 0}
 ol.steps li{margin-bottom:.8rem}
 ol.steps li>p{margin:.2rem 0}
-@media(max-width:46rem){
+@media screen and (max-width:46rem){
 main,header,footer,nav{padding-left:.9rem;padding-right:.9rem}
 header{padding-top:1.4rem}
 section{padding:1.05rem 1rem;border-radius:12px}

@@ -59,7 +59,9 @@ class Unit:
 
 
 UNITS = (
-    Unit("hour", _hour, timedelta(hours=1), lambda at: f"{at:%H}:00", lambda at: f"{long_date(at)}, {at:%H}:00"),
+    Unit(
+        "hour", _hour, timedelta(hours=1), lambda at: f"{at:%H}:00", lambda at: f"{long_date(at)}, {at:%H}:00"
+    ),
     Unit("day", _day, timedelta(days=1), lambda at: f"{at.day} {month_name(at)[:3]}", long_date),
     Unit(
         "week",
@@ -128,7 +130,7 @@ def _svg(unit: Unit, row: list[tuple[datetime, int]], height: int, *, refused: b
     total = sum(value for _, value in row)
     what = "requests refused" if refused else "times that a file was shown"
     parts = [
-        f'<svg class="bars{' r' if refused else ''}" height="{height + 22}" role="img" aria-label="{number(total)} {what},'
+        f'<svg class="bars{" r" if refused else ""}" height="{height + 22}" role="img" aria-label="{number(total)} {what},'
         f' at most {number(most)} in one {unit.word}">'
         f'<line x1="0" x2="100%" y1="20" y2="20"/>'
         f'<text x="0" y="14">{number(most)}</text>'
@@ -152,7 +154,9 @@ def _labels(unit: Unit, row: list[tuple[datetime, int, int]]) -> str:
     places = sorted({0, len(row) // 2, len(row) - 1}) if len(row) > 4 else sorted({0, len(row) - 1})
     labels = [unit.label(row[place][0]) for place in places]
     if unit.word == "hour":
-        labels = [f"{UNITS[1].label(row[place][0])} {label}" for place, label in zip(places, labels, strict=True)]
+        labels = [
+            f"{UNITS[1].label(row[place][0])} {label}" for place, label in zip(places, labels, strict=True)
+        ]
     if len(labels) == 1:
         return f"<div class='axis one'><span>{unit.long(row[0][0])}</span></div>"
     return "<div class=axis>" + "".join(f"<span>{label}</span>" for label in labels) + "</div>"

@@ -24,14 +24,14 @@ COLUMNS = (
 
 
 class _View:
-    def __init__(self, tree: Tree) -> None:
-        self.below = next((most for most in _BELOW if _folders(tree.root, most) <= FOLDERS), _BELOW[-1])
+    def __init__(self, tree: Tree, rows: int, folders: int) -> None:
+        self.below = next((most for most in _BELOW if _folders(tree.root, most) <= folders), _BELOW[-1])
         self.files = next(
-            (most for most in _PER_FOLDER if _rows(tree.root, most, self.below) <= ROWS), _PER_FOLDER[-1]
+            (most for most in _PER_FOLDER if _rows(tree.root, most, self.below) <= rows), _PER_FOLDER[-1]
         )
         self.all_open = _rows(tree.root, self.files, self.below) <= OPEN_ROWS
-        self.rows_left = ROWS
-        self.folders_left = FOLDERS
+        self.rows_left = rows
+        self.folders_left = folders
         self.parts: list[str] = []
 
     def folder(self, folder: Folder, depth: int) -> None:
@@ -43,7 +43,9 @@ class _View:
         left_out = below[most:]
         if left_out:
             files = sum(one.all_files for _, one in left_out)
-            self.parts.append(f"<p class=rest>and {count(len(left_out), 'more folder')} with {count(files, 'file')}</p>")
+            self.parts.append(
+                f"<p class=rest>and {count(len(left_out), 'more folder')} with {count(files, 'file')}</p>"
+            )
         self._files(folder)
 
     def _one(self, label: str, folder: Folder, depth: int) -> None:
@@ -71,7 +73,9 @@ class _View:
         left_out = files[most:]
         if left_out:
             times = sum(file.times for _, file in left_out)
-            self.parts.append(f"<p class=rest>and {number(len(left_out))} more, shown {count(times, 'time')}</p>")
+            self.parts.append(
+                f"<p class=rest>and {number(len(left_out))} more, shown {count(times, 'time')}</p>"
+            )
         if folder.uncounted:
             self.parts.append(
                 f"<p class=rest>and more files, shown {count(folder.uncounted, 'time')}, that this report does"
@@ -105,9 +109,9 @@ def file_row(label: str, file: File) -> str:
     )
 
 
-def draw(tree: Tree) -> str:
-    """The tree, and what has no place in it: text that was piped in, names that were redacted."""
-    view = _View(tree)
+def draw(tree: Tree, *, rows: int = ROWS, folders: int = FOLDERS) -> str:
+    """The tree in about so many rows and folders at most, and what has no place in it: text that was piped in, names that were redacted."""
+    view = _View(tree, rows, folders)
     parts = view.parts
     parts.append(COLUMNS)
     view.folder(tree.root, 0)
