@@ -19,6 +19,7 @@ from anchorhold.cli.export import export
 from anchorhold.cli.forget import prune, redact
 from anchorhold.cli.output import Notes
 from anchorhold.cli.proof import checkpoint, key, receipt, verify_receipt
+from anchorhold.cli.report import report
 from anchorhold.cli.selection import moment, pattern, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
@@ -227,5 +228,5 @@ def _fitted(line: str) -> str:
     return line if len(line) <= columns else line[: columns - 1] + "…"
 
 
-for command in (export, key, checkpoint, receipt, verify_receipt, redact, prune):
+for command in (export, key, checkpoint, receipt, verify_receipt, redact, prune, report):
     audit.add_command(command)

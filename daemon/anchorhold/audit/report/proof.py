@@ -6,7 +6,9 @@ the log, so it says how to check that.
 
 from __future__ import annotations
 
-from anchorhold.audit.report.text import count, name, number
+import re
+
+from anchorhold.audit.report.text import count, name, number, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from anchorhold.audit.report.gather import Gathered
 
 FINDINGS = 60
+_KEY = re.compile(r"[\w+/=.<>:-]{1,300}", re.ASCII)
 
 _TICK = (
     '<svg viewBox="0 0 36 36" aria-hidden="true"><circle cx="18" cy="18" r="16" fill="none" stroke="currentColor"'
@@ -153,9 +156,10 @@ def _notes(result: dict[str, Any]) -> str:
 def how_to(result: dict[str, Any], checkpoint: str) -> str:
     """Steps for a reader, or for somebody whom the reader asks."""
     key = result.get("key")
-    key = key if isinstance(key, str) else ""
-    vkey = name(key) if key else "KEY"
-    head = f"<pre><bdi>{name(checkpoint)[5:-6]}</bdi></pre>" if checkpoint else ""
+    # It is copied into a shell: what is no key is not offered for that.
+    vkey = name(key) if isinstance(key, str) and _KEY.fullmatch(key) else "KEY"
+    lines = [visible(line) for line in checkpoint.rstrip("\n").split("\n")[:40]]
+    head = "<pre>" + "\n".join(f"<bdi>{line}</bdi>" for line in lines) + "</pre>"
     parts = [
         "<p>This page is a summary, and a page can be edited by anybody. The proof is the log itself. To check it, you"
         " need a copy of the log's folder and the log's public key, and nothing from whoever keeps the log but these.</p>"
