@@ -18,11 +18,15 @@ from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyErr
 
 
 @click.command()
-@click.option("--html", "target", required=True, metavar="FILE", help="Write the report here; - is standard output.")
+@click.option(
+    "--html", "target", required=True, metavar="FILE", help="Write the report here; - is standard output."
+)
 @click.option("--since", metavar="TIME", help="From this time on: 2026-01-31, 2026-01-31T18:30, -30d, -2h.")
 @click.option("--until", metavar="TIME", help="Before this time; a day is included whole.")
 @click.option("--session", metavar="ID", help="Only this session; the beginning of its name will do.")
-@click.option("--key", "vkey", metavar="VKEY", help="The verifier key to trust, instead of the one beside the log.")
+@click.option(
+    "--key", "vkey", metavar="VKEY", help="The verifier key to trust, instead of the one beside the log."
+)
 @click.pass_context
 def report(
     ctx: click.Context,
@@ -126,7 +130,9 @@ def _check_target(file: Path, state: Path) -> None:
         raise _unwritable(file, error) from error
     if found is not None:
         if stat.S_ISDIR(found.st_mode):
-            raise UsageError(f"{ascii(str(file))} is a folder", hint="Name a file in it, as --html report.html")
+            raise UsageError(
+                f"{ascii(str(file))} is a folder", hint="Name a file in it, as --html report.html"
+            )
         if not stat.S_ISREG(found.st_mode):
             raise UsageError(
                 f"{ascii(str(file))} is a link or a device, not a file",

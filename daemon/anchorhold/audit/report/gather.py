@@ -37,12 +37,14 @@ class Session:
 
     __slots__ = (
         "name", "first", "last", "start", "end", "outcome", "model", "policy", "policy_sha256", "times",
-        "refused", "requests", "breaches", "kills", "limits", "_files", "_count", "exact",
+        "refused", "requests", "breaches", "kills", "model_name", "limits", "_files", "_count", "exact",
     )  # fmt: skip
 
     def __init__(self, name: str, time: str) -> None:
         self.name, self.first, self.last = name, time, time
-        self.start = self.end = self.outcome = self.model = self.policy = self.policy_sha256 = ""
+        self.start = self.end = self.outcome = self.model = self.model_name = self.policy = (
+            self.policy_sha256
+        ) = ""
         self.times = self.refused = self.requests = self.breaches = self.kills = self.limits = 0
         self._files: set[File] = set()
         self._count = 0
@@ -314,11 +316,13 @@ class Gathered:
         session.model = _text(model, "sha256") or ""
         if session.model:
             path = _text(entry, "model_path") or _text(model, "path")
+            label = path.rpartition("/")[2] if path else None
+            session.model_name = label or ""
             self._use(
                 self.models,
                 session.model,
                 session.name,
-                path.rpartition("/")[2] if path else None,
+                label,
                 _number(model, "size"),
             )
 

@@ -93,7 +93,7 @@ def _header(found: Gathered, verification: dict[str, Any], frame: Frame) -> str:
         "<header><div class=brand>anchorhold · report on the audit log</div>"
         "<h1>What the model was shown</h1>"
         f"<p class=period>{_period(found, frame)}{session}</p>"
-        f"<p class=origin>Log {origin}</p>"
+        f"<p class=origin>Log {origin} · made on {long_date(frame.made)}</p>"
         f"{proof.banner(verification, found)}"
         f"<p class=lead>{summary(found)}</p>{_tiles(found)}</header>"
     )
@@ -134,12 +134,12 @@ def summary(found: Gathered) -> str:
     refused = found.refused - found.refused_at_start
     said.append(f"<b>{count(refused, 'request')}</b> {'was' if refused == 1 else 'were'} refused." if refused
                 else "No request was refused.")  # fmt: skip
-    if found.breaches:
-        said.append(f"<b>{count(found.breaches, 'breach', 'breaches')}</b> ended a session.")
-    if found.kills or found.limits:
-        ends = [count(found.kills, "kill")] * (found.kills > 0)
-        ends += [count(found.limits, "time") + " over a limit"] * (found.limits > 0)
-        said.append(f"There {'was' if found.kills + found.limits == 1 else 'were'} {' and '.join(ends)}.")
+    events = (
+        (found.breaches, "breach", "breaches"), (found.kills, "kill", ""), (found.limits, "exceeded limit", "")
+    )  # fmt: skip
+    told = [f"<b>{count(number, one, many)}</b>" for number, one, many in events if number]
+    if told:
+        said.append(f"On record: {', '.join(told)}.")
     if found.redactions:
         said.append(
             f"{count(found.redacted_entries, 'entry', 'entries')} had names or other details redacted."

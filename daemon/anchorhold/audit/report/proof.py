@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from anchorhold.audit.report.text import count, name, number, visible
+from anchorhold.audit.report.text import count, name, number, visible, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def banner(verification: dict[str, Any], found: Gathered) -> str:
             f" signed has been changed, removed or added: {count(entries, 'entry', 'entries')} were checked.{late}"
             " <a href='#check'>Check it yourself</a></p></div></div>"
         )
-    stopped = f" This report ends early: {name(found.stopped)}." if found.stopped else ""
+    stopped = f" This report ends early: {words(found.stopped)}." if found.stopped else ""
     return (
         f"<div class='verdict bad' role=alert>{_CROSS}<div><strong>The log does NOT verify</strong><p>Something in it"
         " was changed, removed or damaged after it was written. Do not rely on this report before that is explained."
@@ -132,7 +132,7 @@ def _findings(result: dict[str, Any]) -> str:
             else f"entries {name(seq)} to {name(last)}"
         )
         items.append(
-            f"<li>{where}{': ' if where else ''}{name(one.get('problem'))} <span class=hint>({name(one.get('place'))})</span>"
+            f"<li>{where}{': ' if where else ''}{words(one.get('problem'))} <span class=hint>({name(one.get('place'))})</span>"
         )
     more = len(findings) - len(items) + _whole(result, "findings_left_out")
     rest = f"<p class=rest>and {number(more)} more</p>" if more else ""
@@ -149,7 +149,7 @@ def _notes(result: dict[str, Any]) -> str:
     notes = _listed(result, "notes")
     if not notes:
         return ""
-    items = "".join(f"<li>{name(note)}" for note in notes[:FINDINGS])
+    items = "".join(f"<li>{words(note)}" for note in notes[:FINDINGS])
     return f"<h3>Notes</h3><ul>{items}</ul>"
 
 

@@ -47,6 +47,7 @@ margin:0 0 1.2rem;scroll-margin-top:1rem}
 footer{color:var(--soft);font-size:.88rem;padding-bottom:3rem}
 bdi,code,pre{font-family:var(--mono);font-size:.92em;overflow-wrap:anywhere}
 bdi{white-space:pre-wrap}
+bdi.w{font-family:inherit;font-size:inherit}
 bdi b{font-weight:600;color:var(--amber);background:var(--amber-soft);border-radius:3px;padding:0 .15em}
 bdi em,.row em{font-style:normal;color:var(--amber);font-family:system-ui,sans-serif;font-size:.9em}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;white-space:pre-wrap;
@@ -80,6 +81,9 @@ tr>:last-child{padding-right:0}
 tbody tr:last-child td{border-bottom:0}
 .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .wide td{min-width:0}
+.wide td:first-child{min-width:6.5rem}
+.nw{white-space:nowrap}
+code.long{font-size:.85em}
 dl{display:grid;grid-template-columns:minmax(9rem,auto) 1fr;gap:.35rem 1.2rem;margin:.6rem 0;font-size:.95rem}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
@@ -97,8 +101,7 @@ border-width:0 2px 2px 0;width:7px;height:7px;transform:rotate(-45deg)}
 .in{padding-left:1.3rem}
 .in .in .in .in .in .in{padding-left:.25rem}
 .row{display:grid;grid-template-columns:minmax(0,1fr) 4.2rem 18.5rem 4.6rem 7.4rem;gap:0 .9rem;
-padding:.32rem 0;border-top:1px solid var(--line);align-items:baseline;content-visibility:auto;
-contain-intrinsic-size:auto 2rem}
+padding:.32rem 0;border-top:1px solid var(--line);align-items:baseline}
 .row>:nth-child(2),.row>:nth-child(4){text-align:right;font-variant-numeric:tabular-nums}
 .row>:nth-child(3){color:var(--soft);font-size:.94em}
 .row>:nth-child(5){text-align:right}
@@ -116,7 +119,7 @@ section{padding:1.05rem 1rem;border-radius:12px}
 .tiles{grid-template-columns:1fr 1fr;gap:.6rem}
 .tiles b{font-size:1.45rem}
 .lead{font-size:1.05rem}
-.row{grid-template-columns:auto auto 1fr;gap:0 .8rem;padding:.45rem 0;contain-intrinsic-size:auto 4.5rem}
+.row{grid-template-columns:auto auto 1fr;gap:0 .8rem;padding:.45rem 0}
 .row>:first-child{grid-column:1/-1}
 .row>:nth-child(2){text-align:left;font-weight:600}
 .row>:nth-child(3){grid-column:1/-1;grid-row:3}
@@ -143,6 +146,6 @@ nav{display:none}
 section{border:0;border-top:1px solid var(--line);border-radius:0;padding:.8rem 0;margin:0}
 h2,summary,figcaption{break-after:avoid}
 .row,tr,.tiles,figure,.verdict,li{break-inside:avoid}
-.row{content-visibility:visible;grid-template-columns:minmax(0,1fr) 3rem 15rem 4rem 6.4rem}
+.row{grid-template-columns:minmax(0,1fr) 3rem 15rem 4rem 6.4rem}
 .bars rect,.key{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -6,7 +6,7 @@ Every table has a bounded number of rows and says how many it leaves out.
 from __future__ import annotations
 
 from anchorhold.audit.report.gather import Digest, Event, Gathered, Reason, Session
-from anchorhold.audit.report.text import count, name, number, size, when
+from anchorhold.audit.report.text import count, name, number, size, when, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,8 +45,21 @@ CALLS = {
 def _call(call: str) -> str:
     if not call:
         return ""
-    words = CALLS.get(call)
-    return f"{words} <span class=hint>({name(call)})</span>" if words else name(call)
+    said = CALLS.get(call)
+    return f"{said} <span class=hint>({name(call)})</span>" if said else name(call)
+
+
+def _calls(calls: dict[str, int]) -> str:
+    """What was to be done, each thing once, most frequent first."""
+    said: dict[str, list[str]] = {}
+    for call in sorted(calls, key=lambda call: (-calls[call], call))[:6]:
+        said.setdefault(CALLS.get(call, ""), []).append(name(call) if call else "")
+    parts = [
+        f"{what} <span class=hint>({', '.join(how)})</span>" if what else ", ".join(how)
+        for what, how in said.items()
+    ]
+    more = len(calls) - 6
+    return "; ".join(parts) + (f" and {count(more, 'more way')}" if more > 0 else "")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
@@ -112,12 +125,15 @@ def refused(found: Gathered) -> str:
 
 def _reason(reason: Reason, room: int) -> tuple[str, int]:
     """One reason's table, and how many rows are left for the others."""
-    words = name(reason.reason) if reason.reason else "<span class=wh>reason redacted</span>"
-    asked = sorted(reason.asked.items(), key=lambda item: (-item[1], str(item[0])))
+    title = words(reason.reason) if reason.reason else "<span class=wh>reason redacted</span>"
+    paths: dict[str | None, dict[str, int]] = {}
+    for (call, path), times in reason.asked.items():
+        paths.setdefault(path, {})[call] = times
+    asked = sorted(paths.items(), key=lambda item: (-sum(item[1].values()), str(item[0])))
     shown = asked[: max(3, min(40, room // 3))]
-    rows = [[_path(path), _call(call), f"{number(times)}×"] for (call, path), times in shown]
-    more = sum(times for _, times in asked[len(shown) :]) + reason.left_out
-    head = f"<h3>{words} <span class='tag r'>{number(reason.count)}×</span></h3>"
+    rows = [[_path(path), _calls(calls), f"{number(sum(calls.values()))}×"] for path, calls in shown]
+    more = sum(sum(calls.values()) for _, calls in asked[len(shown) :]) + reason.left_out
+    head = f"<h3>{title} <span class='tag r'>{number(reason.count)}×</span></h3>"
     rest = f"<p class=rest>and more of the same kind, {count(more, 'time')}</p>" if more else ""
     body = table(("Asked for", "To", "Times"), rows, numbers=(2,)) if rows else ""
     return head + body + rest, room - len(shown)
@@ -161,7 +177,7 @@ def _what(event: Event) -> str:
     if event.path:
         parts.append(name(event.path))
     if event.reason:
-        parts.append(name(event.reason))
+        parts.append(words(event.reason))
     if event.withheld:
         parts.append("<span class=wh>details redacted</span>")
     if event.detail:
@@ -184,8 +200,8 @@ def redactions(found: Gathered) -> str:
             [
                 when(event.time),
                 f"{count(event.count, 'entry', 'entries')}: {name(event.what)}",
-                name(event.reason) if event.reason else "<span class=none>no reason given</span>",
-                name(event.detail) if event.detail else "<span class=none>not said</span>",
+                words(event.reason) if event.reason else "<span class=none>no reason given</span>",
+                words(event.detail) if event.detail else "<span class=none>not said</span>",
             ]
             for event in events[:EVENTS]
         ]
@@ -211,8 +227,8 @@ def models(found: Gathered) -> str:
     rows = [
         [
             _names(digest),
-            f"<code>{name(digest.digest)}</code>",
-            size(digest.size) if digest.size else "–",
+            f"<code class=long>{name(digest.digest)}</code>",
+            f"<span class=nw>{size(digest.size)}</span>" if digest.size else "–",
             *_users(digest),
         ]
         for digest in _by_use(found.models)
@@ -229,7 +245,7 @@ def models(found: Gathered) -> str:
 def policies(found: Gathered) -> str:
     """The policies, told apart by their digests."""
     rows = [
-        [_names(digest), f"<code>{name(digest.digest)}</code>", *_users(digest)]
+        [_names(digest), f"<code class=long>{name(digest.digest)}</code>", *_users(digest)]
         for digest in _by_use(found.policies)
     ]
     if not rows:
@@ -283,18 +299,20 @@ def _session(session: Session) -> list[str]:
     for times, word in ((session.breaches, "breach"), (session.kills, "kill"), (session.limits, "limit")):
         if times:
             end += f" <span class='tag r'>{word}</span>"
-    model = f"<code>{name(session.model[:12])}</code>" if session.model else "–"
-    policy = name(session.policy) if session.policy else "–"
-    if session.policy_sha256:
-        short = f"<code>{name(session.policy_sha256[:12])}</code>"
-        policy = f"{policy}<br>{short}" if session.policy else short
     return [
         short_session(session.name),
         start,
         end,
-        model,
-        policy,
+        _known(session.model_name, session.model),
+        _known(session.policy, session.policy_sha256),
         number(session.requests),
         number(session.files) + ("" if session.exact else "+"),
         number(session.refused),
     ]
+
+
+def _known(label: str, digest: str) -> str:
+    """A name and, below it, the beginning of its digest."""
+    parts = [name(label)] if label else []
+    parts += [f"<code class=hint>{name(digest[:12])}</code>"] if digest else []
+    return "<br>".join(parts) or "–"

@@ -74,6 +74,11 @@ def name(text: object) -> str:
     return f"<bdi>{shown}</bdi>"
 
 
+def words(text: object) -> str:
+    """As `name`, for sentences: in the page's own type."""
+    return name(text).replace("<bdi>", "<bdi class=w>", 1)
+
+
 def _shortened(text: str) -> str:
     """Both ends of a long name, as much as fits. A name of many escapes keeps less of itself."""
     for part in (4, 2, 1):

@@ -11,7 +11,7 @@ from anchorhold.audit.report.tree import File, Folder, Tree
 
 ROWS = 4_000
 FOLDERS = 1_200
-OPEN_ROWS = 40
+OPEN_ROWS = 60
 """A tree of no more rows than this is open all the way."""
 
 _PER_FOLDER = (200, 100, 50, 25, 12, 6, 3, 1)
