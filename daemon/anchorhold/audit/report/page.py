@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 
 from anchorhold.audit.report import proof, tables, timeline, treeview
 from anchorhold.audit.report.gather import Gathered
@@ -19,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
+
+_SESSION = re.compile(r"\w[\w-]{0,99}", re.ASCII)
 
 MARK = "<!doctype html><!-- anchorhold audit report -->"
 """How a report begins: an older one may be overwritten, any other file not."""
@@ -47,6 +50,18 @@ class Frame:
         """Whether all of the log is in it."""
         return self.since is None and self.until is None and self.session is None
 
+    @property
+    def options(self) -> str:
+        """The command line's options that make this report again, with a space after them."""
+        options = ""
+        for word, at in (("since", self.since), ("until", self.until)):
+            if at is not None:
+                options += f"--{word} {at:%Y-%m-%dT%H:%M:%SZ} "
+        # Copied into a shell, so only what is a session's name.
+        if self.session and _SESSION.fullmatch(self.session):
+            options += f"--session {self.session} "
+        return options
+
 
 def render(found: Gathered, verification: dict[str, Any], frame: Frame) -> bytes:
     """The file's bytes."""
@@ -72,7 +87,9 @@ def render(found: Gathered, verification: dict[str, Any], frame: Frame) -> bytes
         _section("models", "Models and policies", tables.models(found) + tables.policies(found)),
         _section("sessions", "Sessions", tables.sessions(found)),
         _section("proof", "Verification", proof.verification(verification, found, frame.key_given)),
-        _section("check", "How to check this yourself", proof.how_to(verification, frame.checkpoint)),
+        _section(
+            "check", "How to check this yourself", proof.how_to(verification, frame.checkpoint, frame.options)
+        ),
         _section("words", "Words used here", _WORDS),
         "</main>",
         f"<footer><p>Made on {long_date(frame.made)} at {frame.made:%H:%M} UTC by anchorhold {name(frame.version)}, "

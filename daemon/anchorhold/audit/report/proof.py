@@ -88,7 +88,7 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
     if redacted:
         facts.append(("Redacted", f"{count(redacted, 'entry', 'entries')}, as the log itself tells"))
     if _whole(result, "epochs"):
-        facts.append(("Keys in a row", number(_whole(result, "epochs"))))
+        facts.append(("Signing keys so far", number(_whole(result, "epochs"))))
     if _whole(result, "pruned_epochs"):
         facts.append(
             ("Removed as planned", f"{count(_whole(result, 'pruned_epochs'), 'epoch')}, signed heads kept")
@@ -153,7 +153,7 @@ def _notes(result: dict[str, Any]) -> str:
     return f"<h3>Notes</h3><ul>{items}</ul>"
 
 
-def how_to(result: dict[str, Any], checkpoint: str) -> str:
+def how_to(result: dict[str, Any], checkpoint: str, options: str = "") -> str:
     """Steps for a reader, or for somebody whom the reader asks."""
     key = result.get("key")
     # It is copied into a shell: what is no key is not offered for that.
@@ -173,7 +173,7 @@ def how_to(result: dict[str, Any], checkpoint: str) -> str:
         f"<pre>anchorhold audit verify --key '{vkey}'</pre>"
         "<p>Both say “the log verifies” and end with code 0, or name what is wrong and end with code 5.</p>"
         "<li><p><strong>Make this report again</strong> from the log that you verified, and compare the numbers:</p>"
-        "<pre>anchorhold audit report --html again.html</pre>"
+        f"<pre>anchorhold audit report {options}--html again.html</pre>"
     ]
     if checkpoint:
         parts.append(

@@ -46,9 +46,9 @@ section{background:var(--card);border:1px solid var(--line);border-radius:14px;p
 margin:0 0 1.2rem;scroll-margin-top:1rem}
 footer{color:var(--soft);font-size:.88rem;padding-bottom:3rem}
 bdi,code,pre{font-family:var(--mono);font-size:.92em;overflow-wrap:anywhere}
-bdi{white-space:pre-wrap}
+bdi{white-space:pre-wrap;direction:ltr;unicode-bidi:isolate}
 bdi.w{font-family:inherit;font-size:inherit}
-bdi b{font-weight:600;color:var(--amber);background:var(--amber-soft);border-radius:3px;padding:0 .15em}
+bdi b{display:inline-block;line-height:1.25;font-weight:600;color:var(--amber);background:var(--amber-soft);border-radius:3px;padding:0 .15em}
 bdi em,.row em{font-style:normal;color:var(--amber);font-family:system-ui,sans-serif;font-size:.9em}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;white-space:pre-wrap;
 margin:.4rem 0 1rem}
@@ -83,6 +83,9 @@ tbody tr:last-child td{border-bottom:0}
 .wide td{min-width:0}
 .wide td:first-child{min-width:6.5rem}
 .nw{white-space:nowrap}
+.ask{table-layout:fixed}
+.ask th:nth-child(2){width:40%}
+.ask th:nth-child(3){width:5rem}
 code.long{font-size:.85em}
 dl{display:grid;grid-template-columns:minmax(9rem,auto) 1fr;gap:.35rem 1.2rem;margin:.6rem 0;font-size:.95rem}
 dt{color:var(--soft)}
@@ -105,6 +108,7 @@ padding:.32rem 0;border-top:1px solid var(--line);align-items:baseline}
 .row>:nth-child(2),.row>:nth-child(4){text-align:right;font-variant-numeric:tabular-nums}
 .row>:nth-child(3){color:var(--soft);font-size:.94em}
 .row>:nth-child(5){text-align:right}
+.row .wh{justify-self:start}
 .row code{color:var(--soft)}
 .row.head{color:var(--soft);font-weight:600;font-size:.85rem;border-top:0}
 .row em{display:block}

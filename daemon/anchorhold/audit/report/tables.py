@@ -18,6 +18,9 @@ ASKED = 600
 
 EVENTS = 100
 SESSIONS = 400
+FIRST = 20
+"""Sessions that are in view at once."""
+
 USERS = 8
 SHORT = 8
 """Characters of a session's name; enough to name it with."""
@@ -62,7 +65,9 @@ def _calls(calls: dict[str, int]) -> str:
     return "; ".join(parts) + (f" and {count(more, 'more way')}" if more > 0 else "")
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[int] = (), cls: str = "wide"
+) -> str:
     """Cells are HTML. At the width of a phone each row is a card, its cells labelled by ``data-l``."""
     top = "".join(f"<th{' class=n' if at in numbers else ''}>{head}" for at, head in enumerate(heads))
     body = "".join(
@@ -73,7 +78,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Seque
         )
         for row in rows
     )
-    return f"<table class=wide><thead><tr>{top}<tbody>{body}</table>"
+    return f"<table class='{cls}'><thead><tr>{top}<tbody>{body}</table>"
 
 
 def _rest(left_out: int, one: str, many: str = "") -> str:
@@ -135,7 +140,7 @@ def _reason(reason: Reason, room: int) -> tuple[str, int]:
     more = sum(sum(calls.values()) for _, calls in asked[len(shown) :]) + reason.left_out
     head = f"<h3>{title} <span class='tag r'>{number(reason.count)}×</span></h3>"
     rest = f"<p class=rest>and more of the same kind, {count(more, 'time')}</p>" if more else ""
-    body = table(("Asked for", "To", "Times"), rows, numbers=(2,)) if rows else ""
+    body = table(("Asked for", "To", "Times"), rows, numbers=(2,), cls="wide ask") if rows else ""
     return head + body + rest, room - len(shown)
 
 
@@ -289,7 +294,12 @@ def sessions(found: Gathered) -> str:
             " running, crashed, or ended after the time of this report.</p>",
         )
     heads = ("Session", "Start", "End", "Model", "Policy", "Questions", "Files", "Refused")
-    body = table(heads, rows, numbers=(5, 6, 7))
+    body = table(heads, rows[:FIRST], numbers=(5, 6, 7))
+    if rows[FIRST:]:
+        body += (
+            f"<details class=more><summary>{count(len(rows) - FIRST, 'earlier session')}</summary>"
+            f"{table(heads, rows[FIRST:], numbers=(5, 6, 7))}</details>"
+        )
     return notes + body + _rest(found.session_count - len(rows), "session")
 
 
