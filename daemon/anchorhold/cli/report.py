@@ -47,6 +47,7 @@ def report(
     from anchorhold.audit.query import entries
     from anchorhold.audit.report.gather import gather
     from anchorhold.audit.report.page import Frame, render
+    from anchorhold.audit.report.source import Source, chosen
     from anchorhold.cli.selection import moment
     from anchorhold.verify.check import verify
     from anchorhold.verify.result import LogUnreadable
@@ -62,9 +63,11 @@ def report(
         result = verify(str(state), vkey=vkey)
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
-    found = gather(entries(state, session=session, since=start, until=end))
+    source = Source(lambda first: entries(state, first=first), result.size)
+    found = gather(chosen(source.entries(), session=session, since=start, until=end))
+    found.unreadable, found.problem = source.unreadable, source.problem
     if session is not None:
-        session = _one_session(session, list(found.sessions), found.stopped)
+        session = _one_session(session, list(found.sessions), found.unreadable > 0)
     frame = Frame(
         datetime.now(UTC),
         __version__,
@@ -81,20 +84,23 @@ def report(
         _write(file, page)
         files = found.documents.files
         Notes().line(f"{target}: {len(page):,} bytes, {found.entries:,} entries, {files:,} files shown")
-    if found.stopped:
-        raise VerifyError(f"the report ends early: {found.stopped}", hint="Run: anchorhold audit verify")
     if not result.ok:
         raise VerifyError(
             f"the audit log does not verify: {result.first_bad}",
             hint="The report says so at its top. Run: anchorhold audit verify",
         )
+    if found.unreadable:
+        raise AuditError(
+            f"{found.unreadable} entries could not be read: {found.problem}",
+            hint="The report says so at its top. Run: anchorhold audit verify",
+        )
 
 
-def _one_session(given: str, names: list[str], stopped: str) -> str:
+def _one_session(given: str, names: list[str], partly: bool) -> str:
     """The whole name. A report on nothing would say that nothing was shown, so a slip of the pen is an error."""
     if given in names or (len(names) == 1 and given):
         return given if given in names else names[0]
-    if not names and not stopped:
+    if not names and not partly:
         raise AuditError(
             f"no session {ascii(given)} has an entry in this time", hint="Run: anchorhold audit list"
         )

@@ -128,7 +128,8 @@ class Gathered:
         self.first_seq: int | None = None
         self.last_seq: int | None = None
         self.unsettled = 0
-        self.stopped = ""  # why reading ended before the log did
+        self.unreadable = 0  # entries that are in the log, but could not be read
+        self.problem = ""  # why not
         self.documents = Tree()
         self.program = Tree(files=20_000, folders=5_000)
         self.model_grants = 0
@@ -378,15 +379,10 @@ _HANDLERS = {
 
 
 def gather(entries: Iterable[Entry]) -> Gathered:
-    """Count all entries. Where one cannot be read, what came before it is counted and `stopped` says why."""
-    from anchorhold.errors import AuditError
-
+    """Count all entries."""
     found = Gathered()
-    try:
-        for entry in entries:
-            found.add(entry)
-    except AuditError as error:
-        found.stopped = str(error)
+    for entry in entries:
+        found.add(entry)
     return found
 
 

@@ -79,13 +79,13 @@ def render(found: Gathered, verification: dict[str, Any], frame: Frame) -> bytes
         _header(found, verification, frame),
         _contents(found),
         "<main>",
-        _section("time", "When", timeline.draw(found.hours) + _untimed(found)),
-        _section("files", "Files the model was shown", _files(found)),
-        _section("refused", "What was refused", tables.refused(found)),
-        _section("incidents", "Breaches, kills and limits", tables.incidents(found)),
-        _section("redactions", "Redactions", tables.redactions(found)),
-        _section("models", "Models and policies", tables.models(found) + tables.policies(found)),
-        _section("sessions", "Sessions", tables.sessions(found)),
+        _section("time", "When", timeline.draw(found.hours) + _untimed(found), found),
+        _section("files", "Files the model was shown", _files(found), found),
+        _section("refused", "What was refused", tables.refused(found), found),
+        _section("incidents", "Breaches, kills and limits", tables.incidents(found), found),
+        _section("redactions", "Redactions", tables.redactions(found), found),
+        _section("models", "Models and policies", tables.models(found) + tables.policies(found), found),
+        _section("sessions", "Sessions", tables.sessions(found), found),
         _section("proof", "Verification", proof.verification(verification, found, frame.key_given)),
         _section(
             "check", "How to check this yourself", proof.how_to(verification, frame.checkpoint, frame.options)
@@ -99,7 +99,9 @@ def render(found: Gathered, verification: dict[str, Any], frame: Frame) -> bytes
     return "".join(parts).encode("utf-8", "backslashreplace")
 
 
-def _section(key: str, title: str, body: str) -> str:
+def _section(key: str, title: str, body: str, found: Gathered | None = None) -> str:
+    if found is not None and found.unreadable:  # "none" may not be said of what could not be read
+        body = f"<p class=partly>As far as the log could be read.</p>{body}"
     return f'<section id="{key}"><h2>{title}</h2>{body}</section>\n'
 
 
@@ -136,12 +138,15 @@ def _span(first: datetime, last: datetime) -> str:
 def summary(found: Gathered) -> str:
     """The whole report in a few sentences."""
     if not found.entries:
+        if found.unreadable:
+            return "No entry of this time could be read."
         return "The log has no entry in this time: no model was shown anything."
     tree = found.documents
     least = "" if tree.exact else "at least "
     files = f"<b>{least}{count(tree.files, 'file')}</b>" if tree.times else "<b>no file</b>"
     often = f", {count(tree.times, 'time')} in all" if tree.times > tree.files else ""
-    said = [f"In <b>{count(found.session_count, 'session')}</b> the model was shown {files}{often}."]
+    partly = "As far as the log could be read: in" if found.unreadable else "In"
+    said = [f"{partly} <b>{count(found.session_count, 'session')}</b> the model was shown {files}{often}."]
     if found.requests:
         said[0] = said[0].replace(
             "</b> the model", f"</b> with {count(found.requests, 'question')} the model", 1

@@ -42,25 +42,38 @@ def _listed(verification: dict[str, Any], field: str) -> list[Any]:
 
 def banner(verification: dict[str, Any], found: Gathered) -> str:
     """The verdict, first of all."""
-    if verification.get("ok") is True and not found.stopped:
-        signed, entries = _whole(verification, "signed"), _whole(verification, "entries")
-        late = (
-            f" The {'last' if entries - signed == 1 else f'last {number(entries - signed)}'} of them "
-            f"{'is' if entries - signed == 1 else 'are'} not signed yet."
-            if entries > signed
-            else ""
+    lost = ""
+    if found.unreadable:
+        lost = (
+            f" {count(found.unreadable, 'entry', 'entries')} could not be read ({words(found.problem)}):"
+            " this report does not know what was in them."
         )
-        return (
-            f"<div class='verdict good' role=status>{_TICK}<div><strong>The log verifies</strong><p>Nothing that was"
-            f" signed has been changed, removed or added: {count(entries, 'entry', 'entries')} were checked.{late}"
-            " <a href='#check'>Check it yourself</a></p></div></div>"
+    if verification.get("ok") is not True:
+        title = "The log does NOT verify"
+        said = (
+            "Something in it was changed, removed or damaged after it was written. Do not rely on this report"
+            f" before that is explained.{lost} <a href='#proof'>What was found</a>"
         )
-    stopped = f" This report ends early: {words(found.stopped)}." if found.stopped else ""
-    return (
-        f"<div class='verdict bad' role=alert>{_CROSS}<div><strong>The log does NOT verify</strong><p>Something in it"
-        " was changed, removed or damaged after it was written. Do not rely on this report before that is explained."
-        f"{stopped} <a href='#proof'>What was found</a></p></div></div>"
-    )
+    elif found.unreadable:
+        title, said = "This report is NOT complete", lost
+    else:
+        entries = _whole(verification, "entries")
+        late = entries - _whole(verification, "signed")
+        unsigned = ""
+        if late > 0:
+            which = "The last one is" if late == 1 else f"The last {number(late)} of them are"
+            unsigned = f" {which} not signed yet."
+        said = (
+            "Nothing that was signed has been changed, removed or added:"
+            f" {count(entries, 'entry', 'entries')} were checked.{unsigned}"
+            " <a href='#check'>Check it yourself</a>"
+        )
+        return _banner("good", _TICK, "The log verifies", said)
+    return _banner("bad", _CROSS, title, said)
+
+
+def _banner(kind: str, sign: str, title: str, said: str) -> str:
+    return f"<div class='verdict {kind}'>{sign}<div><strong>{title}</strong><p>{said}</p></div></div>"
 
 
 def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> str:

@@ -54,6 +54,7 @@ pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding
 margin:.4rem 0 1rem}
 .wh{font-style:italic;color:var(--amber);background:var(--amber-soft);border-radius:4px;padding:0 .4em}
 .none{color:var(--soft);font-style:italic}
+.partly{color:var(--red);font-weight:600;font-size:.9rem}
 .tag{display:inline-block;border-radius:999px;padding:.05rem .6rem;font-size:.82rem;font-weight:600;
 background:var(--blue-soft);color:var(--blue);white-space:nowrap}
 .tag.r{background:var(--red-soft);color:var(--red)}

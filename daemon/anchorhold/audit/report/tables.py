@@ -16,6 +16,9 @@ REASONS = 100
 ASKED = 600
 """Rows of things asked for, shared by the reasons."""
 
+AT_ONCE = 10
+"""Rows of one reason that are in view at once."""
+
 EVENTS = 100
 SESSIONS = 400
 FIRST = 20
@@ -140,7 +143,12 @@ def _reason(reason: Reason, room: int) -> tuple[str, int]:
     more = sum(sum(calls.values()) for _, calls in asked[len(shown) :]) + reason.left_out
     head = f"<h3>{title} <span class='tag r'>{number(reason.count)}×</span></h3>"
     rest = f"<p class=rest>and more of the same kind, {count(more, 'time')}</p>" if more else ""
-    body = table(("Asked for", "To", "Times"), rows, numbers=(2,), cls="wide ask") if rows else ""
+    heads = ("Asked for", "To", "Times")
+    body = table(heads, rows[:AT_ONCE], numbers=(2,), cls="wide ask") if rows else ""
+    if rows[AT_ONCE:]:
+        later = table(heads, rows[AT_ONCE:], numbers=(2,), cls="wide ask")
+        summary = f"{number(len(rows) - AT_ONCE)} more that were asked for"
+        body += f"<details class=more><summary>{summary}</summary>{later}</details>"
     return head + body + rest, room - len(shown)
 
 
