@@ -10,7 +10,7 @@ any type (a damaged log is reported on as well).
 
 from __future__ import annotations
 
-from anchorhold.audit.report.text import moment
+from anchorhold.audit.report.text import moment, plain
 from anchorhold.audit.report.tree import File, Tree
 
 TYPE_CHECKING = False
@@ -171,7 +171,7 @@ class Gathered:
         if _withheld(entry):
             self.with_redaction += 1
         session = self._session(entry, time)
-        handler = _HANDLERS.get(str(entry.get("kind", "")))
+        handler = _HANDLERS.get(_text(entry, "kind") or "")
         if handler is not None:
             handler(self, entry, time, session)
 
@@ -261,9 +261,9 @@ class Gathered:
         if event is not None:
             micro = _number(entry, "microseconds")
             milli = entry.get("milliseconds")
-            milliseconds = micro / 1000 if micro else milli if isinstance(milli, (int, float)) else None
-            if milliseconds is not None and 0 <= milliseconds < 1e9:
-                event.detail = f"dead after {milliseconds:.0f} ms"
+            took = micro / 1000 if micro else milli if isinstance(milli, (int, float)) else -1
+            if 0 <= took < 1e9:
+                event.detail = f"dead after {took:.0f} ms"
         if session is not None:
             session.kills += 1
 
@@ -292,15 +292,14 @@ class Gathered:
         event.count = entries
         event.detail = _text(entry, "by") or ""
         what = entry.get("what")
-        event.what = (
-            ", ".join(str(one)[:40] for one in what[:10]) if isinstance(what, list) else str(what)[:80]
-        )
+        groups = what[:10] if isinstance(what, list) else [what]
+        event.what = ", ".join(plain(one)[:40] for one in groups)
         self.redactions.append(event)
 
     def _clock(self, entry: Entry, time: str, session: Session | None) -> None:
         if len(self.clock) < EVENTS:
             event = Event("clock", entry)
-            event.what = str(entry.get("step", ""))[:40]
+            event.what = plain(entry.get("step", ""))[:40]
             self.clock.append(event)
 
     def _start(self, entry: Entry, time: str, session: Session | None) -> None:

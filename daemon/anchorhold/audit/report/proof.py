@@ -32,7 +32,7 @@ _CROSS = (
 
 def _whole(verification: dict[str, Any], field: str) -> int:
     value = verification.get(field)
-    return value if isinstance(value, int) else 0
+    return min(value, 10**15) if isinstance(value, int) else 0
 
 
 def _listed(verification: dict[str, Any], field: str) -> list[Any]:
@@ -121,7 +121,7 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
 def _covered(found: Gathered) -> str:
     if found.first_seq is None or found.last_seq is None:
         return "none"
-    return f"{number(found.entries)} (number {number(found.first_seq)} to {number(found.last_seq)})"
+    return f"{number(found.entries)} (number {name(found.first_seq)} to {name(found.last_seq)})"
 
 
 def _witness(one: object) -> str:

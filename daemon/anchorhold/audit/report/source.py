@@ -38,7 +38,8 @@ class Source:
             try:
                 for entry in self._read(first):
                     seq = entry.get("seq")
-                    first = seq + 1 if isinstance(seq, int) else first + 1
+                    known = isinstance(seq, int) and first <= seq < self._size
+                    first = seq + 1 if known else first + 1  # else: a number that was tampered with
                     yield entry
                 return
             except AuditError as error:
@@ -48,7 +49,7 @@ class Source:
             first = following
             if first >= self._size:
                 return
-        self.unreadable += self._size - first
+        self.unreadable += max(0, self._size - first)
 
     def _after(self, bad: int) -> int:
         """The next number from which it can be read: steps that double, then halves. A whole bundle is

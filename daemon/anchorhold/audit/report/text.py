@@ -18,8 +18,8 @@ MOST_COMBINING = 8
 LONGEST = 400
 """Characters of HTML that one name may take before its middle is left out."""
 
-HEAD, TAIL = 60, 24
-"""Characters that are kept of both ends where a name's middle is left out."""
+ENDS = ((240, 96), (120, 48), (60, 24), (15, 6))
+"""Characters that are kept of both ends where a name's middle is left out: the first that fit."""
 
 _CUT = 16_384
 """No path that a system call took is longer; it bounds the work on one name."""
@@ -66,7 +66,7 @@ def escaped(code: int) -> str:
 
 def name(text: object) -> str:
     """A name, or any text of the log, as HTML of bounded length that stays within itself."""
-    whole = text if isinstance(text, str) else str(text)
+    whole = plain(text)
     length = len(whole)
     shown = visible(whole[:_CUT])
     if len(shown) > LONGEST or length > _CUT:
@@ -81,19 +81,27 @@ def words(text: object) -> str:
 
 def _shortened(text: str) -> str:
     """Both ends of a long name, as much as fits. A name of many escapes keeps less of itself."""
-    for part in (4, 2, 1):
-        head, tail = HEAD * part, TAIL * part
+    shown = ""
+    for head, tail in ENDS:
         left = len(text) - head - tail
         if left <= 0:
-            continue
-        shown = f"{visible(text[:head])}<em>… {number(left)} more characters …</em>{visible(text[-tail:])}"
+            shown = visible(text)
+        else:
+            gap = f"<em>… {number(left)} more characters …</em>"
+            shown = visible(text[:head]) + gap + visible(text[-tail:])
         if len(shown) <= 2 * LONGEST:
-            return shown
-    if len(text) <= HEAD + TAIL:
-        return visible(text)
-    head, tail = HEAD // 4, TAIL // 4
-    left = len(text) - head - tail
-    return f"{visible(text[:head])}<em>… {number(left)} more characters …</em>{visible(text[-tail:])}"
+            break
+    return shown
+
+
+def plain(value: object) -> str:
+    """Any value as text; what Python refuses to write out (a number of 5,000 digits) is a question mark."""
+    if isinstance(value, str):
+        return value
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        return "?"
 
 
 def number(value: int) -> str:

@@ -72,7 +72,9 @@ class Maker:
 
     def start(self, session: str = "5e55", /, **fields: Any) -> dict[str, Any]:
         given = {"policy": "office", "policy_sha256": "0f" * 32, "model_path": "/m/small.gguf"}
-        return self("session.start", session, **{**given, "model": {"sha256": "ee" * 32, "size": 98}, **fields})
+        return self(
+            "session.start", session, **{**given, "model": {"sha256": "ee" * 32, "size": 98}, **fields}
+        )
 
 
 def many(entries: int, *, hostile: bool = False, files: int = 0, seed: int = 4) -> Iterator[dict[str, Any]]:
