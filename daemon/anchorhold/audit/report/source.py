@@ -38,8 +38,9 @@ class Source:
             try:
                 for entry in self._read(first):
                     seq = entry.get("seq")
-                    known = isinstance(seq, int) and first <= seq < self._size
-                    first = seq + 1 if known else first + 1  # else: a number that was tampered with
+                    if isinstance(seq, int) and first <= seq < self._size:
+                        first = seq
+                    first += 1  # a number that was tampered with counts as the next one
                     yield entry
                 return
             except AuditError as error:

@@ -93,7 +93,10 @@ def bars(hours: dict[str, list[int]]) -> tuple[Unit, list[tuple[datetime, int, i
     at, end = unit.start(first), unit.start(last)
     while at <= end:
         row.append((at, *_pair(found.get(at, [0, 0]))))
-        at = unit.after(at)
+        try:
+            at = unit.after(at)
+        except OverflowError:  # the year 9999
+            break
     return unit, row
 
 

@@ -10,7 +10,7 @@ from anchorhold.audit.report.text import count, name, number, size, when
 from anchorhold.audit.report.tree import File, Folder, Tree
 
 ROWS = 8_000
-FOLDERS = 3_000
+FOLDERS = 6_000
 BYTES = 3_000_000
 """Of HTML for a tree, however long the names are."""
 
