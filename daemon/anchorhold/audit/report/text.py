@@ -21,9 +21,6 @@ LONGEST = 400
 ENDS = ((240, 96), (120, 48), (60, 24), (15, 6))
 """Characters that are kept of both ends where a name's middle is left out: the first that fit."""
 
-_CUT = 16_384
-"""No path that a system call took is longer; it bounds the work on one name."""
-
 # Printable by their category, but they show nothing: fillers, blanks, selectors.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0")
 
@@ -67,9 +64,8 @@ def escaped(code: int) -> str:
 def name(text: object) -> str:
     """A name, or any text of the log, as HTML of bounded length that stays within itself."""
     whole = plain(text)
-    length = len(whole)
-    shown = visible(whole[:_CUT])
-    if len(shown) > LONGEST or length > _CUT:
+    shown = visible(whole) if len(whole) <= LONGEST else ""
+    if not shown or len(shown) > LONGEST:
         shown = _shortened(whole)
     return f"<bdi>{shown}</bdi>"
 
