@@ -27,7 +27,22 @@ ATTRIBUTES = set(
     "lang charset http-equiv content name class id href open role aria-label aria-hidden data-l viewbox height"
     " width x y rx x1 x2 y1 y2 cx cy r d fill stroke stroke-width stroke-linejoin stroke-linecap".split()
 )
-ENDS_ITSELF = {"meta", "br", "p", "li", "dt", "dd", "tr", "th", "td", "thead", "tbody", "line", "circle", "path"}
+ENDS_ITSELF = {
+    "meta",
+    "br",
+    "p",
+    "li",
+    "dt",
+    "dd",
+    "tr",
+    "th",
+    "td",
+    "thead",
+    "tbody",
+    "line",
+    "circle",
+    "path",
+}
 
 
 class Reader(HTMLParser):
@@ -144,7 +159,9 @@ def test_only_its_own_style_may_apply() -> None:
     assert html.index("Content-Security-Policy") < html.index("<title>")
 
 
-@pytest.mark.parametrize("field", ["path", "session", "policy", "policy_sha256", "call", "reason", "by", "all"])
+@pytest.mark.parametrize(
+    "field", ["path", "session", "policy", "policy_sha256", "call", "reason", "by", "all"]
+)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_everywhere(text: str, field: str) -> None:
     make = Maker()
@@ -177,7 +194,10 @@ def test_hostile_text_everywhere(text: str, field: str) -> None:
     if field == "all":
         entries.append(make.grant(text, session, time=text))
     shown = page_of(
-        *entries, result=result, session=has("session", "5e55"), checkpoint=has("all", "origin\n3\nroot\n\n— sig")
+        *entries,
+        result=result,
+        session=has("session", "5e55"),
+        checkpoint=has("all", "origin\n3\nroot\n\n— sig"),
     )
     for character in "\u202e\u202c\u2066\x1b\x07\u200b\ufeff":
         assert character not in shown
@@ -291,7 +311,9 @@ def test_the_worst_names_are_below_5_megabytes() -> None:
             session = f"{number // 10}{worst}"
             yield make.start(session, policy=worst, policy_sha256=worst, model={"sha256": worst})
             yield make.grant(f"/{worst}/{worst}/{worst}", session)
-            yield make("denial", session, call=worst, path=worst, reason=f"{number // 9} {worst}", phase="sealed")
+            yield make(
+                "denial", session, call=worst, path=worst, reason=f"{number // 9} {worst}", phase="sealed"
+            )
             yield make("breach", session, call=worst, path=worst, reason=worst)
 
     page = render(gather(entries()), RESULT, Frame(START, "1"))
