@@ -31,6 +31,28 @@ OPTIONS = (
 )  # fmt: skip
 
 
+_COLOURS = """
+(async () => {
+  const image = new Image();
+  image.src = 'data:image/png;base64,%s';
+  await image.decode();
+  const canvas = document.createElement('canvas');
+  canvas.width = image.width; canvas.height = image.height;
+  const drawing = canvas.getContext('2d');
+  drawing.drawImage(image, 0, 0);
+  const data = new Uint32Array(drawing.getImageData(0, 0, image.width, image.height).data.buffer);
+  const counts = new Map();
+  let light = 0;
+  for (const one of data) {
+    counts.set(one, (counts.get(one) || 0) + 1);
+    light += ((one & 255) + (one >> 8 & 255) + (one >> 16 & 255)) / 765;
+  }
+  return {width: image.width, height: image.height, colours: counts.size, light: light / data.length,
+          inked: 1 - Math.max(...counts.values()) / data.length};
+})()
+"""
+
+
 def installed() -> str | None:
     """The browser's program, if this machine has one."""
     return next((found for name in NAMES if (found := shutil.which(name))), None)
@@ -147,9 +169,28 @@ class Browser:
 
     def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression. The page's own policy forbids it scripts, not the debugger."""
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def click(self, expression: str) -> None:
+        """Press and let go in the middle of an element, as a finger or a mouse does."""
+        box = self.ask(f"(({expression}).getBoundingClientRect()).toJSON()")
+        place = {"x": box["x"] + min(box["width"] / 2, 60), "y": box["y"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+
+    def print_media(self, *, dark: bool) -> None:
+        """Apply the style that is for paper."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+
+    def colours(self, png: bytes) -> dict[str, Any]:
+        """What is in a picture: its size, how many colours, its mean lightness, and how much of it is not its
+        most frequent colour. The browser reads it, on an empty page."""
+        self.call("Page.navigate", url="about:blank")
+        answer: dict[str, Any] = self.ask(_COLOURS % base64.b64encode(png).decode())
+        return answer
 
     def picture(self, *, whole: bool = False) -> bytes:
         """A PNG of what is in view, or of the whole page."""

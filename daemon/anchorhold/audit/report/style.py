@@ -10,7 +10,7 @@ STYLE = """
 --line:#2e3947;--blue:#7db4f5;--blue-soft:#1c2c40;--red:#ff9a90;--red-soft:#3a1d1c;--green:#7fd6a0;
 --green-soft:#173023;--amber:#f1bf6a;--amber-soft:#35290f}}
 *{box-sizing:border-box}
-html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
+html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Liberation Sans",Arial,sans-serif}
 main,header,footer,nav{max-width:68rem;margin:0 auto;padding:0 1.25rem}
