@@ -65,8 +65,8 @@ def _high(fd: int) -> int:
 
 
 class Browser:
-    """One browser with one page. ``requests`` and ``complaints`` are what the page asked for and what the
-    browser found wrong with it, since it was opened."""
+    """One browser with one page. ``requests`` and ``complaints`` are what the page asked for (and was not kept
+    from by its own policy) and what the browser found wrong with it, since it was opened."""
 
     def __init__(self, program: str, folder: Path) -> None:
         # Above 10, so that neither is one of the two numbers that they get below; bash, since dash reads one digit.
@@ -77,26 +77,28 @@ class Browser:
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._events: list[dict[str, Any]] = []
+        self._urls: dict[str, str] = {}
         (folder / "home").mkdir(parents=True, exist_ok=True)
         script = f'exec "$@" 3<&{to_read} 4>&{from_write}'
-        self.process = subprocess.Popen(
-            [
-                "bash",
-                "-c",
-                script,
-                "bash",
-                program,
-                *OPTIONS,
-                f"--user-data-dir={folder / 'profile'}",
-                "about:blank",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=(folder / "browser.log").open("wb"),
-            pass_fds=(to_read, from_write),
-            start_new_session=True,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "LANG": "C.UTF-8"},
-        )
+        with (folder / "browser.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    "bash",
+                    "-c",
+                    script,
+                    "bash",
+                    program,
+                    *OPTIONS,
+                    f"--user-data-dir={folder / 'profile'}",
+                    "about:blank",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                pass_fds=(to_read, from_write),
+                start_new_session=True,
+                env={"PATH": os.environ["PATH"], "HOME": str(folder / "home"), "LANG": "C.UTF-8"},
+            )
         os.close(to_read)
         os.close(from_write)
         self._session = ""
@@ -140,6 +142,9 @@ class Browser:
         method, parameters = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requests.append(parameters["request"]["url"])
+            self._urls[parameters["requestId"]] = parameters["request"]["url"]
+        elif method == "Network.loadingFailed" and parameters.get("blockedReason") == "csp":
+            self.requests.remove(self._urls[parameters["requestId"]])  # it was stopped before it left
         elif method == "Log.entryAdded":
             self.complaints.append(str(parameters["entry"].get("text")))
         elif method in (
@@ -175,6 +180,7 @@ class Browser:
 
     def click(self, expression: str) -> None:
         """Press and let go in the middle of an element, as a finger or a mouse does."""
+        self.ask(f"({expression}).scrollIntoView({{block: 'center'}})")
         box = self.ask(f"(({expression}).getBoundingClientRect()).toJSON()")
         place = {"x": box["x"] + min(box["width"] / 2, 60), "y": box["y"] + box["height"] / 2}
         for kind in ("mousePressed", "mouseReleased"):

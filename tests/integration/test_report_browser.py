@@ -34,9 +34,12 @@ OPEN_ALL = "document.querySelectorAll('details').forEach(one => { one.open = tru
 OVERFLOWING = """
 (() => {
   const wide = innerWidth, found = [];
+  // The headings of tables that are shown as cards are there for screen readers only.
+  const hidden = one => { const head = one.closest('thead'); return head && head.offsetWidth <= 1 };
   for (const one of document.body.querySelectorAll('*')) {
+    if (!one.checkVisibility()) continue;  // in a folder that is closed
     const box = one.getBoundingClientRect();
-    if (box.width && (box.right > wide + 1 || box.left < -1) && getComputedStyle(one).position !== 'absolute')
+    if (box.width && (box.right > wide + 1 || box.left < -1) && !hidden(one))
       found.push(one.outerHTML.slice(0, 200));
   }
   return {page: document.documentElement.scrollWidth, wide, found: found.slice(0, 5), count: found.length};
@@ -59,7 +62,7 @@ CONTRAST = """
   };
   let lowest = 99, where = '', seen = 0, smallest = 99;
   for (const one of [...document.querySelectorAll('body *')].slice(0, 6000)) {
-    if (one.tagName === 'STYLE' || one.tagName === 'title' || !one.getClientRects().length) continue;
+    if (one.tagName === 'STYLE' || one.tagName === 'title' || !one.checkVisibility()) continue;
     if (![...one.childNodes].some(node => node.nodeType === 3 && node.data.trim())) continue;
     const style = getComputedStyle(one);
     const text = numbers(one instanceof SVGElement ? style.fill : style.color);
@@ -263,7 +266,7 @@ def test_the_policy_holds(browser: Browser, pages: Callable[[str], Path], tmp_pa
     assert without == [3, "rgb(1, 2, 3)", "77px"]
 
 
-@pytest.mark.parametrize(("name", "most"), [("office", 12), ("hostile", 30), ("big", 30)])
+@pytest.mark.parametrize(("name", "most"), [("office", 12), ("hostile", 45), ("big", 30)])
 def test_it_prints(browser: Browser, pages: Callable[[str], Path], name: str, most: int) -> None:
     browser.open(pages(name), *DESK, dark=True)
     pdf = browser.pdf()

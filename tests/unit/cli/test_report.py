@@ -11,7 +11,6 @@ import pytest
 
 from anchorhold.audit.log import Log
 from anchorhold.audit.redact import redact
-from anchorhold.cli import report as module
 from anchorhold.cli.main import main
 
 Answer = tuple[int, str, str]
@@ -173,14 +172,13 @@ def test_a_write_that_fails_leaves_the_earlier_report(
     file = tmp_path / "r.html"
     assert run("--html", str(file))[0] == 0
     before = file.read_bytes()
-    real = os.rename
 
     def fails(*paths: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "rename", fails)
-    code, _, err = run("--html", str(file))
-    monkeypatch.setattr(module.os, "rename", real)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", fails)
+        code, _, err = run("--html", str(file))
     assert code == 1 and "No space left on device" in err
     assert file.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name != "state"] == ["r.html"]

@@ -47,9 +47,10 @@ margin:0 0 1.2rem;scroll-margin-top:1rem}
 footer{color:var(--soft);font-size:.88rem;padding-bottom:3rem}
 bdi,code,pre{font-family:var(--mono);font-size:.92em;overflow-wrap:anywhere}
 bdi{white-space:pre-wrap;direction:ltr;unicode-bidi:isolate}
-bdi.w{font-family:inherit;font-size:inherit}
+bdi.w{font-family:inherit}
+bdi.w,code bdi,pre bdi{font-size:inherit}
 bdi b{display:inline-block;line-height:1.25;font-weight:600;color:var(--amber);background:var(--amber-soft);border-radius:3px;padding:0 .15em}
-bdi em,.row em{font-style:normal;color:var(--amber);font-family:system-ui,sans-serif;font-size:.9em}
+bdi em,.row em{font-style:normal;color:var(--amber);font-family:system-ui,sans-serif}
 pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;white-space:pre-wrap;
 margin:.4rem 0 1rem}
 .wh{font-style:italic;color:var(--amber);background:var(--amber-soft);border-radius:4px;padding:0 .4em}
