@@ -65,11 +65,12 @@ def _high(fd: int) -> int:
 
 
 class Browser:
-    """One browser with one page. ``requests`` and ``complaints`` are what the page asked for (and was not kept
-    from by its own policy) and what the browser found wrong with it, since it was opened."""
+    """One browser with one page. ``requests`` and ``complaints`` are what the page asked for (and was not
+    kept from by its own policy) and what the browser found wrong with it, since it was opened."""
 
     def __init__(self, program: str, folder: Path) -> None:
-        # Above 10, so that neither is one of the two numbers that they get below; bash, since dash reads one digit.
+        # Above 10, so that neither is one of the two numbers that they get below; by bash, since dash knows
+        # descriptors of one digit only.
         to_read, self._to = map(_high, os.pipe())
         self._from, from_write = map(_high, os.pipe())
         self._buffer = b""
@@ -173,7 +174,7 @@ class Browser:
             self._note(self._receive(end))
 
     def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression. The page's own policy forbids it scripts, not the debugger."""
+        """The value of a JavaScript expression. The page's policy forbids it scripts, not a debugger."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

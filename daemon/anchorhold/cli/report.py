@@ -97,7 +97,7 @@ def report(
 
 
 def _one_session(given: str, names: list[str], partly: bool) -> str:
-    """The whole name. A report on nothing would say that nothing was shown, so a slip of the pen is an error."""
+    """The whole name. A report on nothing would say that nothing was shown, so a slip is an error."""
     if given in names or (len(names) == 1 and given):
         return given if given in names else names[0]
     if not names and not partly:

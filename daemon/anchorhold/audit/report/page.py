@@ -92,7 +92,8 @@ def render(found: Gathered, verification: dict[str, Any], frame: Frame) -> bytes
         ),
         _section("words", "Words used here", _WORDS),
         "</main>",
-        f"<footer><p>Made on {long_date(frame.made)} at {frame.made:%H:%M} UTC by anchorhold {name(frame.version)}, "
+        f"<footer><p>Made on {long_date(frame.made)} at {frame.made:%H:%M} UTC by anchorhold"
+        f" {name(frame.version)}, "
         "from the audit log alone. This page holds no script and loads nothing.</p></footer></body></html>\n",
     ]
     # Lone surrogates never get here (`text.visible`); should one, it must not cost the report.
@@ -157,7 +158,8 @@ def summary(found: Gathered) -> str:
     said.append(f"<b>{count(refused, 'request')}</b> {'was' if refused == 1 else 'were'} refused." if refused
                 else "No request was refused.")  # fmt: skip
     events = (
-        (found.breaches, "breach", "breaches"), (found.kills, "kill", ""), (found.limits, "exceeded limit", "")
+        (found.breaches, "breach", "breaches"), (found.kills, "kill", ""),
+        (found.limits, "exceeded limit", ""),
     )  # fmt: skip
     told = [f"<b>{count(number, one, many)}</b>" for number, one, many in events if number]
     if told:
@@ -220,15 +222,18 @@ def _files(found: Gathered) -> str:
     else:
         body = (
             f"<p>{count(tree.files, 'different file')}{'' if tree.exact else ' at least'}, shown "
-            f"{count(tree.times, 'time')}. What was shown most often comes first; select a folder to open it. "
+            f"{count(tree.times, 'time')}. What was shown most often comes first; select a folder to"
+            " open it. "
             "The <em>digest</em> is a fingerprint of the very bytes the model could see.</p>"
         ) + treeview.draw(tree)
     program = found.program
     if program.times or found.model_grants:
         body += (
             f"<details class=more><summary>The program's own files: {count(program.files, 'file')}, opened "
-            f"{count(program.times, 'time')}</summary><p>Parts of the program that runs the model (libraries and "
-            "the like). They are the same for every question and hold none of the documents. The model itself was "
+            f"{count(program.times, 'time')}</summary><p>Parts of the program that runs the model"
+            " (libraries and "
+            "the like). They are the same for every question and hold none of the documents. The model"
+            " itself was "
             f"opened {count(found.model_grants, 'time')}.</p>"
             f"{treeview.draw(program, rows=300, folders=120) if program.times else ''}</details>"
         )
@@ -239,13 +244,14 @@ _WORDS = """<dl>
 <dt>Session</dt><dd>One run of a model, from its start to its end, in a sealed cell of its own.</dd>
 <dt>Shown</dt><dd>The model was given the file to read. Each time is an entry of the log, written before the
 file was handed over.</dd>
-<dt>Refused</dt><dd>Something was asked for that the rules do not allow. It was not given. Programs often look for
-files that they can do without, so a refusal is not by itself a sign of an attack.</dd>
+<dt>Refused</dt><dd>Something was asked for that the rules do not allow. It was not given. Programs often look
+for files that they can do without, so a refusal is not by itself a sign of an attack.</dd>
 <dt>Breach</dt><dd>Something was asked for that nothing honest asks for. The session was ended at once.</dd>
 <dt>Policy</dt><dd>The rules of a session: what may be read, and how much memory and time it may take.</dd>
-<dt>Digest</dt><dd>A fingerprint of content (SHA-256). Two files with the same digest have the same content; one
-changed letter gives another digest. Here its first 12 digits are shown, the log has all 64.</dd>
-<dt>Redacted</dt><dd>A name or another detail was erased from the log on purpose. The log says so itself, with the
-reason, and still proves that nothing else was changed.</dd>
-<dt>Verified</dt><dd>Every entry was checked against the log's signature, which nobody can make without its key.</dd>
+<dt>Digest</dt><dd>A fingerprint of content (SHA-256). Two files with the same digest have the same content;
+one changed letter gives another digest. Here its first 12 digits are shown, the log has all 64.</dd>
+<dt>Redacted</dt><dd>A name or another detail was erased from the log on purpose. The log says so itself, with
+the reason, and still proves that nothing else was changed.</dd>
+<dt>Verified</dt><dd>Every entry was checked against the log's signature, which nobody can make without its
+key.</dd>
 </dl>"""

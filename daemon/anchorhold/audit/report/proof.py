@@ -20,8 +20,10 @@ FINDINGS = 60
 _KEY = re.compile(r"[\w+/=.<>:-]{1,300}", re.ASCII)
 
 _TICK = (
-    '<svg viewBox="0 0 36 36" aria-hidden="true"><circle cx="18" cy="18" r="16" fill="none" stroke="currentColor"'
-    ' stroke-width="3"/><path d="M11 18.5l5 5 9.5-11" fill="none" stroke="currentColor" stroke-width="3.4"/></svg>'
+    '<svg viewBox="0 0 36 36" aria-hidden="true"><circle cx="18" cy="18" r="16" fill="none"'
+    ' stroke="currentColor"'
+    ' stroke-width="3"/><path d="M11 18.5l5 5 9.5-11" fill="none" stroke="currentColor"'
+    ' stroke-width="3.4"/></svg>'
 )
 _CROSS = (
     '<svg viewBox="0 0 36 36" aria-hidden="true"><path d="M18 3 34 32H2z" fill="none" stroke="currentColor"'
@@ -81,8 +83,8 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
     key = (
         "the key that whoever made this report named as the right one"
         if key_given
-        else "the key that lies beside the log. To know that it is the right one, compare it with a copy that you"
-        " got another way"
+        else "the key that lies beside the log. To know that it is the right one, compare it with a copy that"
+        " you got another way"
     )
     facts = [
         (
@@ -112,7 +114,8 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
     body = "<dl>" + "".join(f"<dt>{term}<dd>{value}" for term, value in facts) + "</dl>"
     if found.recovered:
         body += (
-            f"<p>After {count(found.recovered, 'crash', 'crashes')} the log was put in order again; what was torn was"
+            f"<p>After {count(found.recovered, 'crash', 'crashes')} the log was put in order again;"
+            " what was torn was"
             " set aside and recorded.</p>"
         )
     return body + _findings(result) + _notes(result)
@@ -145,7 +148,8 @@ def _findings(result: dict[str, Any]) -> str:
             else f"entries {name(seq)} to {name(last)}"
         )
         items.append(
-            f"<li>{where}{': ' if where else ''}{words(one.get('problem'))} <span class=hint>({name(one.get('place'))})</span>"
+            f"<li>{where}{': ' if where else ''}{words(one.get('problem'))} <span"
+            f" class=hint>({name(one.get('place'))})</span>"
         )
     more = len(findings) - len(items) + _whole(result, "findings_left_out")
     rest = f"<p class=rest>and {number(more)} more</p>" if more else ""
@@ -174,23 +178,31 @@ def how_to(result: dict[str, Any], checkpoint: str, options: str = "") -> str:
     lines = [visible(line) for line in checkpoint.rstrip("\n").split("\n")[:40]]
     head = "<pre>" + "\n".join(f"<bdi>{line}</bdi>" for line in lines) + "</pre>"
     parts = [
-        "<p>This page is a summary, and a page can be edited by anybody. The proof is the log itself. To check it, you"
-        " need a copy of the log's folder and the log's public key, and nothing from whoever keeps the log but these.</p>"
+        "<p>This page is a summary, and a page can be edited by anybody. The proof is the log itself."
+        " To check it, you"
+        " need a copy of the log's folder and the log's public key, and nothing from whoever keeps the"
+        " log but these.</p>"
         "<ol class=steps>"
-        "<li><p><strong>Ask for a copy of the folder</strong> that holds the log. On a computer of your own, put it into"
+        "<li><p><strong>Ask for a copy of the folder</strong> that holds the log. On a computer of your"
+        " own, put it into"
         " a folder that is called <code>LOG</code> below.</p>"
-        "<li><p><strong>Compare the public key.</strong> It should be the one that you were given when the log began, on"
+        "<li><p><strong>Compare the public key.</strong> It should be the one that you were given when"
+        " the log began, on"
         f" paper or by another person. The key of this log is:</p><pre>{vkey}</pre>"
-        "<li><p><strong>Verify</strong>, with the verifier alone, which changes nothing and needs no network:</p>"
-        f"<pre>python -m anchorhold.verify LOG --key '{vkey}'</pre><p>or, on the computer that keeps the log:</p>"
+        "<li><p><strong>Verify</strong>, with the verifier alone, which changes nothing and needs no"
+        " network:</p>"
+        f"<pre>python -m anchorhold.verify LOG --key '{vkey}'</pre><p>or, on the computer that keeps"
+        " the log:</p>"
         f"<pre>anchorhold audit verify --key '{vkey}'</pre>"
         "<p>Both say “the log verifies” and end with code 0, or name what is wrong and end with code 5.</p>"
-        "<li><p><strong>Make this report again</strong> from the log that you verified, and compare the numbers:</p>"
+        "<li><p><strong>Make this report again</strong> from the log that you verified, and compare the"
+        " numbers:</p>"
         f"<pre>anchorhold audit report {options}--html again.html</pre>"
     ]
     if checkpoint:
         parts.append(
-            "<li><p><strong>Keep the signed head.</strong> These lines stand for the whole log as it is now. Kept"
+            "<li><p><strong>Keep the signed head.</strong> These lines stand for the whole log as it is"
+            " now. Kept"
             " somewhere else, on paper even, they show later whether anything was taken back:</p>" + head
         )
     return "".join(parts) + "</ol>"

@@ -5,17 +5,20 @@ from __future__ import annotations
 STYLE = """
 :root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b2430;--soft:#566173;--line:#dde2e9;
 --blue:#1d5fae;--blue-soft:#e6eff9;--red:#b3261e;--red-soft:#fdecea;--green:#1b6e3c;--green-soft:#e5f4ea;
---amber:#8a5300;--amber-soft:#fdf1dc;--mono:ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace}
+--amber:#8a5300;--amber-soft:#fdf1dc;
+--mono:ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospace}
 @media(prefers-color-scheme:dark){:root{--bg:#11161d;--card:#19202a;--ink:#e6eaf0;--soft:#a3afbf;
 --line:#2e3947;--blue:#7db4f5;--blue-soft:#1c2c40;--red:#ff9a90;--red-soft:#3a1d1c;--green:#7fd6a0;
 --green-soft:#173023;--amber:#f1bf6a;--amber-soft:#35290f}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
-body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
+body{margin:0;background:var(--bg);color:var(--ink);
+font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Liberation Sans",Arial,sans-serif}
 main,header,footer,nav{max-width:68rem;margin:0 auto;padding:0 1.25rem}
 header{padding-top:2.5rem}
-h1{font-size:clamp(1.7rem,1.2rem + 2.2vw,2.5rem);line-height:1.15;margin:.2rem 0 .5rem;letter-spacing:-.015em}
+h1{font-size:clamp(1.7rem,1.2rem + 2.2vw,2.5rem);line-height:1.15;margin:.2rem 0 .5rem;
+letter-spacing:-.015em}
 h2{font-size:1.3rem;line-height:1.25;margin:0 0 .35rem;letter-spacing:-.01em}
 h3{font-size:1rem;margin:1.4rem 0 .4rem}
 p{margin:.35rem 0 .8rem;max-width:46rem}
@@ -23,7 +26,8 @@ a{color:var(--blue)}
 .brand{color:var(--soft);font-size:.9rem;letter-spacing:.02em}
 .period{font-size:1.1rem;margin:0 0 .3rem}
 .origin,.hint{color:var(--soft);font-size:.9rem}
-.verdict{display:flex;gap:1rem;align-items:flex-start;border-radius:12px;padding:1rem 1.15rem;margin:1.4rem 0;
+.verdict{display:flex;gap:1rem;align-items:flex-start;border-radius:12px;padding:1rem 1.15rem;
+margin:1.4rem 0;
 border:1px solid currentColor}
 .verdict svg{flex:none;width:2.2rem;height:2.2rem}
 .verdict strong{display:block;font-size:1.15rem}
@@ -31,7 +35,8 @@ border:1px solid currentColor}
 .good{background:var(--green-soft);color:var(--green)}
 .bad{background:var(--red-soft);color:var(--red);border-width:2px}
 .lead{font-size:1.15rem;line-height:1.6;margin:1.2rem 0}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;margin:1.2rem 0 .5rem;
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;
+margin:1.2rem 0 .5rem;
 padding:0;list-style:none}
 .tiles li{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:.8rem 1rem}
 .tiles b{display:block;font-size:1.75rem;line-height:1.2;font-weight:650;font-variant-numeric:tabular-nums}
@@ -49,9 +54,11 @@ bdi,code,pre{font-family:var(--mono);font-size:.92em;overflow-wrap:anywhere}
 bdi{white-space:pre-wrap;direction:ltr;unicode-bidi:isolate}
 bdi.w{font-family:inherit}
 bdi.w,code bdi,pre bdi{font-size:inherit}
-bdi b{display:inline-block;line-height:1.25;font-weight:600;color:var(--amber);background:var(--amber-soft);border-radius:3px;padding:0 .15em}
+bdi b{display:inline-block;line-height:1.25;font-weight:600;color:var(--amber);
+background:var(--amber-soft);border-radius:3px;padding:0 .15em}
 bdi em,.row em{font-style:normal;color:var(--amber);font-family:system-ui,sans-serif}
-pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;white-space:pre-wrap;
+pre{background:var(--bg);border:1px solid var(--line);border-radius:10px;padding:.8rem 1rem;
+white-space:pre-wrap;
 margin:.4rem 0 1rem}
 .wh{font-style:italic;color:var(--amber);background:var(--amber-soft);border-radius:4px;padding:0 .4em}
 .none{color:var(--soft);font-style:italic}
@@ -62,7 +69,8 @@ background:var(--blue-soft);color:var(--blue);white-space:nowrap}
 .tag.a{background:var(--amber-soft);color:var(--amber)}
 figure{margin:.6rem 0 0}
 figcaption{font-size:.9rem;color:var(--soft);margin-top:.6rem}
-.key{display:inline-block;width:.75rem;height:.75rem;border-radius:3px;background:var(--blue);margin-right:.45rem}
+.key{display:inline-block;width:.75rem;height:.75rem;border-radius:3px;background:var(--blue);
+margin-right:.45rem}
 .key.r{background:var(--red)}
 .bars{display:block;width:100%;overflow:visible}
 .bars rect{fill:var(--blue)}
@@ -89,12 +97,14 @@ tbody tr:last-child td{border-bottom:0}
 .ask th:nth-child(2){width:40%}
 .ask th:nth-child(3){width:5rem}
 code.long{font-size:.85em}
-dl{display:grid;grid-template-columns:minmax(9rem,auto) 1fr;gap:.35rem 1.2rem;margin:.6rem 0;font-size:.95rem}
+dl{display:grid;grid-template-columns:minmax(9rem,auto) 1fr;gap:.35rem 1.2rem;margin:.6rem 0;
+font-size:.95rem}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere;min-width:0}
 .tree{font-size:.92rem;margin-top:.6rem}
 .tree details{border-top:1px solid var(--line)}
-.tree summary{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 1rem;padding:.4rem 0 .4rem 1.3rem;
+.tree summary{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 1rem;
+padding:.4rem 0 .4rem 1.3rem;
 position:relative;list-style:none}
 .tree summary::-webkit-details-marker{display:none}
 .tree summary::before{content:"";position:absolute;left:.25rem;top:.85rem;border:solid var(--soft);
@@ -114,7 +124,8 @@ padding:.32rem 0;border-top:1px solid var(--line);align-items:baseline}
 .row code{color:var(--soft)}
 .row.head{color:var(--soft);font-weight:600;font-size:.85rem;border-top:0}
 .row em{display:block}
-.rest{margin:0;padding:.4rem 0;color:var(--soft);font-style:italic;border-top:1px solid var(--line);max-width:none}
+.rest{margin:0;padding:.4rem 0;color:var(--soft);font-style:italic;border-top:1px solid var(--line);
+max-width:none}
 ol.steps{padding-left:1.3rem;margin:.6rem 0}
 ol.steps li{margin-bottom:.8rem}
 ol.steps li>p{margin:.2rem 0}
@@ -137,7 +148,8 @@ section{padding:1.05rem 1rem;border-radius:12px}
 .wide thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 .wide,.wide tbody,.wide tr{display:block}
 .wide tr{border:1px solid var(--line);border-radius:10px;padding:.5rem .8rem;margin:.6rem 0}
-.wide td{display:grid;grid-template-columns:7.2rem minmax(0,1fr);gap:.6rem;border:0;padding:.16rem 0;text-align:left;
+.wide td{display:grid;grid-template-columns:7.2rem minmax(0,1fr);gap:.6rem;border:0;padding:.16rem 0;
+text-align:left;
 white-space:normal}
 .wide td::before{content:attr(data-l);color:var(--soft);font-size:.88rem}
 dl{grid-template-columns:1fr;gap:0}
@@ -145,7 +157,8 @@ dd{margin-bottom:.55rem}}
 @media print{
 @page{margin:14mm}
 :root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--blue:#1d5fae;
---blue-soft:#fff;--red:#b3261e;--red-soft:#fff;--green:#1b6e3c;--green-soft:#fff;--amber:#6b4000;--amber-soft:#fff}
+--blue-soft:#fff;--red:#b3261e;--red-soft:#fff;--green:#1b6e3c;--green-soft:#fff;--amber:#6b4000;
+--amber-soft:#fff}
 body{font-size:10pt}
 main,header,footer{max-width:none;padding:0}
 nav{display:none}

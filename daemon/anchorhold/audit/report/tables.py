@@ -35,7 +35,8 @@ CALLS = {
     "stat": "look at a file's details", "lstat": "look at a file's details",
     "newfstatat": "look at a file's details", "statx": "look at a file's details",
     "access": "ask whether a file may be read", "faccessat": "ask whether a file may be read",
-    "faccessat2": "ask whether a file may be read", "readlink": "follow a link", "readlinkat": "follow a link",
+    "faccessat2": "ask whether a file may be read", "readlink": "follow a link",
+    "readlinkat": "follow a link",
     "getdents64": "list a folder", "getdents": "list a folder", "chdir": "go to a folder",
     "socket": "open a network connection", "connect": "connect to a network", "bind": "serve a network",
     "sendto": "send to a network", "execve": "start a program", "execveat": "start a program",
@@ -120,8 +121,10 @@ def refused(found: Gathered) -> str:
     parts.append(_rest(len(sealed) - REASONS, "reason"))
     if boot:
         parts.append(
-            f"<details class=more><summary>While the program was starting: {count(found.refused_at_start, 'request')}"
-            " refused</summary><p>Before the cell is sealed there is no document and no model in it. What is refused"
+            "<details class=more><summary>While the program was starting:"
+            f" {count(found.refused_at_start, 'request')}"
+            " refused</summary><p>Before the cell is sealed there is no document and no model in it."
+            " What is refused"
             " then is mostly the program looking for settings it can do without.</p>"
         )
         for reason in boot[:20]:
@@ -219,14 +222,16 @@ def redactions(found: Gathered) -> str:
             for event in events[:EVENTS]
         ]
         body = (
-            "<p>Names or other details were erased from the log on purpose. What was done and when still stands.</p>"
+            "<p>Names or other details were erased from the log on purpose. What was done and when"
+            " still stands.</p>"
             + table(("Time (UTC)", "Erased", "Why", "By"), rows)
             + _rest(len(events) - len(rows) + found.redactions_left_out, "redaction")
         )
     if found.with_redaction:
         verb = "has" if found.with_redaction == 1 else "have"
         body += (
-            f"<p>Of the entries that this report covers, {count(found.with_redaction, 'entry', 'entries')} {verb} "
+            "<p>Of the entries that this report covers,"
+            f" {count(found.with_redaction, 'entry', 'entries')} {verb} "
             f"something redacted. A file among them is shown as {WITHHELD}.</p>"
         )
     return body
@@ -298,7 +303,8 @@ def sessions(found: Gathered) -> str:
     if found.no_end:
         notes = notes.replace(
             "</p>",
-            f" {count(found.no_end, 'session has', 'sessions have')} <span class='tag a'>no end</span> here: still"
+            f" {count(found.no_end, 'session has', 'sessions have')} <span class='tag a'>no end</span>"
+            " here: still"
             " running, crashed, or ended after the time of this report.</p>",
         )
     heads = ("Session", "Start", "End", "Model", "Policy", "Questions", "Files", "Refused")

@@ -133,7 +133,8 @@ def _svg(unit: Unit, row: list[tuple[datetime, int]], height: int, *, refused: b
     total = sum(value for _, value in row)
     what = "requests refused" if refused else "times that a file was shown"
     parts = [
-        f'<svg class="bars{" r" if refused else ""}" height="{height + 22}" role="img" aria-label="{number(total)} {what},'
+        f'<svg class="bars{" r" if refused else ""}" height="{height + 22}" role="img"'
+        f' aria-label="{number(total)} {what},'
         f' at most {number(most)} in one {unit.word}">'
         f'<line x1="0" x2="100%" y1="20" y2="20"/>'
         f'<text x="0" y="14">{number(most)}</text>'
@@ -145,7 +146,8 @@ def _svg(unit: Unit, row: list[tuple[datetime, int]], height: int, *, refused: b
         x = place * width + (width - thick) / 2
         word = f"{number(value)} refused" if refused else "shown " + count(value, "time")
         parts.append(
-            f'<rect x="{x:.2f}%" y="{20 + height - tall:.1f}" width="{thick:.2f}%" height="{tall:.1f}" rx="1.5">'
+            f'<rect x="{x:.2f}%" y="{20 + height - tall:.1f}" width="{thick:.2f}%" height="{tall:.1f}"'
+            ' rx="1.5">'
             f"<title>{unit.long(at)}: {word}</title></rect>"
         )
     parts.append(f'<line class=base x1="0" x2="100%" y1="{20 + height}" y2="{20 + height}"/></svg>')
@@ -173,5 +175,6 @@ def _table(unit: Unit, row: list[tuple[datetime, int, int]]) -> str:
     ]
     return (
         f"<details class=more><summary>The same as numbers</summary><table class=plain><thead><tr>"
-        f"<th>{unit.word.capitalize()}<th class=n>Shown<th class=n>Refused<tbody>{''.join(lines)}</table></details>"
+        f"<th>{unit.word.capitalize()}<th class=n>Shown<th"
+        f" class=n>Refused<tbody>{''.join(lines)}</table></details>"
     )

@@ -36,8 +36,8 @@ class _View:
         self.parts: list[str] = []
 
     def _choose(self, root: Folder, budget: int) -> list[Folder]:
-        """Half of the folders level by level, so that the top is seen whole if it can be; the other half where
-        most was shown, so that files are seen however deep they lie. Returns what is kept."""
+        """Half of the folders level by level, so that the top is seen whole if it can be; the other half
+        where most was shown, so that files are seen however deep they lie. Returns what is kept."""
         chosen, level, left = [root], [root], budget // 2
         while level:
             most = next((m for m in _BELOW if sum(min(m, len(one.folders)) for one in level) <= left), 0)
@@ -103,7 +103,8 @@ class _View:
             self.add(f"<p class=rest>{which}, shown {count(times, 'time')}</p>")
         if folder.uncounted:
             self.add(
-                f"<p class=rest>and more files, shown {count(folder.uncounted, 'time')}, that this report does"
+                f"<p class=rest>and more files, shown {count(folder.uncounted, 'time')}, that this"
+                " report does"
                 " not tell apart</p>"
             )
 
@@ -138,7 +139,8 @@ def file_row(label: str, file: File) -> str:
 
 
 def draw(tree: Tree, *, rows: int = ROWS, folders: int = FOLDERS) -> str:
-    """The tree in so many rows and folders at most, and what has no place in it: piped text, redacted names."""
+    """The tree in so many rows and folders at most, with what has no place in it: piped text, redacted
+    names."""
     view = _View(tree, rows, folders)
     parts = view.parts
     parts.append(COLUMNS)
@@ -151,14 +153,16 @@ def draw(tree: Tree, *, rows: int = ROWS, folders: int = FOLDERS) -> str:
         some = f"{count(len(withheld), 'file')} · " if withheld else ""
         parts.append(
             f"<details{' open' if view.all_open and len(withheld) < OPEN_ROWS else ''}><summary>"
-            f"<span class=wh>name redacted</span><span>{some}shown {number(times)}×</span></summary><div class=in>"
+            f"<span class=wh>name redacted</span><span>{some}shown"
+            f" {number(times)}×</span></summary><div class=in>"
         )
         parts += [file_row("<span class=wh>name redacted</span>", file) for _, file in withheld[:200]]
         if len(withheld) > 200:
             parts.append(f"<p class=rest>and {number(len(withheld) - 200)} more</p>")
         if tree.nameless:
             parts.append(
-                f"<p class=rest>{count(tree.nameless, 'time')} a file was shown whose name and digest are redacted</p>"
+                f"<p class=rest>{count(tree.nameless, 'time')} a file was shown whose name and digest"
+                " are redacted</p>"
             )
         parts.append("</div></details>")
     return f"<div class=tree>{''.join(parts)}</div>"

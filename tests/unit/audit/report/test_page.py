@@ -18,15 +18,17 @@ from tests.unit.audit.report.entries import HOSTILE, RESULT, START, Maker, many
 
 MEGABYTE = 1_000_000
 
-TAGS = set(
-    "html head meta title style body header main footer nav section div p span b i em strong code pre bdi a"
-    " h1 h2 h3 ul ol li dl dt dd table thead tbody tr th td br figure figcaption details summary svg line rect"
-    " text circle path".split()
-)
-ATTRIBUTES = set(
-    "lang charset http-equiv content name class id href open role aria-label aria-hidden data-l viewbox height"
-    " width x y rx x1 x2 y1 y2 cx cy r d fill stroke stroke-width stroke-linejoin stroke-linecap".split()
-)
+TAGS = {
+    "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "nav", "section", "div",
+    "p", "span", "b", "i", "em", "strong", "code", "pre", "bdi", "a", "h1", "h2", "h3", "ul", "ol", "li",
+    "dl", "dt", "dd", "table", "thead", "tbody", "tr", "th", "td", "br", "figure", "figcaption",
+    "details", "summary", "svg", "line", "rect", "text", "circle", "path",
+}  # fmt: skip
+ATTRIBUTES = {
+    "lang", "charset", "http-equiv", "content", "name", "class", "id", "href", "open", "role",
+    "aria-label", "aria-hidden", "data-l", "viewbox", "height", "width", "x", "y", "rx", "x1", "x2", "y1",
+    "y2", "cx", "cy", "r", "d", "fill", "stroke", "stroke-width", "stroke-linejoin", "stroke-linecap",
+}  # fmt: skip
 ENDS_ITSELF = {
     "meta",
     "br",
@@ -107,7 +109,8 @@ def an_example() -> list[dict[str, Any]]:
         *(make.grant(f"/home/a/letter {number}.pdf", "aaaa1111bbbb") for number in range(41)),
         make.grant("/home/a/letter 0.pdf", "aaaa1111bbbb"),
         make.grant("/usr/lib/x.py", "aaaa1111bbbb", **{"class": "runtime"}),
-        make("denial", "aaaa1111bbbb", call="openat", path="/etc/shadow", reason="no rule", count=2, phase="sealed"),
+        make("denial", "aaaa1111bbbb", call="openat", path="/etc/shadow", reason="no rule", count=2,
+             phase="sealed"),
         make("request.end", "aaaa1111bbbb", request=1),
         make("session.end", "aaaa1111bbbb", reason="done"),
     ]  # fmt: skip
@@ -120,7 +123,8 @@ def test_it_says_what_happened() -> None:
     assert "The log verifies" in text and "NOT" not in text
     for said in (
         "/etc/shadow", "no rule", "open a file (openat)", "letter 0.pdf", "small.gguf", "office", "ee" * 32,
-        "0f" * 32, "aaaa1111", "2026-01-05 08:00", RESULT["key"], RESULT["root"], "python -m anchorhold.verify",
+        "0f" * 32, "aaaa1111", "2026-01-05 08:00", RESULT["key"], RESULT["root"],
+        "python -m anchorhold.verify",
         "anchorhold audit verify --key", "While the program was starting: 1 request refused",
     ):  # fmt: skip
         assert said in text, said
@@ -143,7 +147,8 @@ def test_a_summary_has_the_right_words() -> None:
         make("list", **{"class": "data", "path": "/a", "listed": 3}), make("redaction", "", count=1),
     ) == (
         "In 1 session the model was shown no file. It was told the names in folders 1 time. No request was"
-        " refused. On record: 1 breach, 2 kills, 1 exceeded limit. 1 entry had names or other details redacted."
+        " refused. On record: 1 breach, 2 kills, 1 exceeded limit. 1 entry had names or other details"
+        " redacted."
     )  # fmt: skip
 
 
@@ -172,14 +177,16 @@ def test_hostile_text_everywhere(text: str, field: str) -> None:
     session = has("session", "5e55")
     entries = [
         make.start(session, policy=has("policy", "p"), policy_sha256=has("policy_sha256", "0f" * 32),
-                   model_path=has("path", "/m"), model={"sha256": has("policy_sha256", "ee" * 32), "size": 1}),
+                   model_path=has("path", "/m"), model={"sha256": has("policy_sha256", "ee" * 32)}),
         make.grant(has("path", "/a"), session, sha256=has("policy_sha256", "ab" * 32)),
         make("grant", session, **{"class": text, "path": "/home/" + has("path", "b") + "/c"}),
-        make("denial", session, call=has("call", "openat"), path=has("path", "/x"), reason=has("reason", "r"), phase="sealed"),
-        make("breach", session, call=has("call", "openat"), path=has("path", "/x"), reason=has("reason", "r")),
+        make("denial", session, call=has("call", "openat"), path=has("path", "/x"), reason=has("reason", "r"),
+             phase="sealed"),
+        make("breach", session, call=has("call", "x"), path=has("path", "/x"), reason=has("reason", "r")),
         make("limit", session, limit=has("call", "memory"), detail=has("reason", "r")),
         make("kill", session, reason=has("reason", "r")),
-        make("redaction", "", count=1, what=[has("call", "names")], reason=has("reason", "r"), by=has("by", "a")),
+        make("redaction", "", count=1, what=[has("call", "names")], reason=has("reason", "r"),
+             by=has("by", "a")),
         make("clock", "", step=has("call", "1.0")),
         make("session.end", session, reason=has("reason", "done")),
     ]  # fmt: skip
