@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     Entry = dict[str, Any]
 
 SESSIONS = 5_000
-SESSION_FILES = 100_000
+SESSION_FILES = 1_000_000
+"""Files held for all sessions that have not ended, together."""
+
 REASONS = 300
 ASKED = 5_000
 EVENTS = 500
@@ -50,18 +52,23 @@ class Session:
         self._count = 0
         self.exact = True
 
-    def show(self, file: File | None) -> None:
-        """A file is handed over."""
+    def show(self, file: File | None, room: int) -> int:
+        """A file is handed over. Returns by how many files more are held, which ``room`` limits."""
         self.times += 1
-        if file is None or len(self._files) >= SESSION_FILES:
+        if file in self._files:
+            return 0
+        if file is None or room <= 0:
             self.exact = False
-        else:
-            self._files.add(file)
+            return 0
+        self._files.add(file)
+        return 1
 
-    def close(self) -> None:
-        """After its end only the number of its files is kept."""
-        self._count += len(self._files)
+    def close(self) -> int:
+        """After its end only the number of its files is kept. Returns how many were held."""
+        held = len(self._files)
+        self._count += held
         self._files = set()
+        return held
 
     @property
     def files(self) -> int:
@@ -150,7 +157,7 @@ class Gathered:
         self.digests_left_out = 0
         self.clock: list[Event] = []
         self.recovered = 0
-        self._asked = 0
+        self._asked = self._held = 0
 
     # -- one method for each kind that matters
 
@@ -210,7 +217,7 @@ class Gathered:
         if cls != "runtime":  # what is of no known class may be anybody's data, so it counts as such
             self._at(time, 0)
             if session is not None:
-                session.show(file)
+                self._held += session.show(file, SESSION_FILES - self._held)
 
     def _list(self, entry: Entry, time: str, session: Session | None) -> None:
         if entry.get("class") in ("runtime", "model"):
@@ -340,7 +347,7 @@ class Gathered:
         if session is not None:
             session.end = time
             session.outcome = _text(entry, "reason") or ""
-            session.close()
+            self._held -= session.close()
 
     def _request(self, entry: Entry, time: str, session: Session | None) -> None:
         self.requests += 1

@@ -66,8 +66,8 @@ def banner(verification: dict[str, Any], found: Gathered) -> str:
             which = "The last one is" if late == 1 else f"The last {number(late)} of them are"
             unsigned = f" {which} not signed yet."
         said = (
-            "Nothing that was signed has been changed, removed or added:"
-            f" {count(entries, 'entry', 'entries')} were checked.{unsigned}"
+            f"{count(entries, 'entry', 'entries')} checked: up to the signed head none was changed, removed"
+            f" or put in.{unsigned}"
             " <a href='#check'>Check it yourself</a>"
         )
         return _banner("good", _TICK, "The log verifies", said)
@@ -118,7 +118,14 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
             " what was torn was"
             " set aside and recorded.</p>"
         )
-    return body + _findings(result) + _notes(result)
+    return body + _findings(result) + _notes(result) + _LIMITS
+
+
+_LIMITS = (
+    "<h3>What this does not show</h3><p>Whether the log was exchanged as a whole: for another one with"
+    " another key, or for an older copy of itself. The first shows when the key is compared, the second when a signed"
+    " head that was kept elsewhere is compared. See <a href='#check'>how to check this yourself</a>.</p>"
+)
 
 
 def _covered(found: Gathered) -> str:

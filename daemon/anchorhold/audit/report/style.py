@@ -159,7 +159,9 @@ dd{margin-bottom:.55rem}}
 :root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--line:#ccc;--blue:#1d5fae;
 --blue-soft:#fff;--red:#b3261e;--red-soft:#fff;--green:#1b6e3c;--green-soft:#fff;--amber:#6b4000;
 --amber-soft:#fff}
-body{font-size:10pt}
+html{font-size:12.5px}
+body{font-size:1rem}
+.tiles{grid-template-columns:repeat(6,1fr)}
 main,header,footer{max-width:none;padding:0}
 nav{display:none}
 section{border:0;border-top:1px solid var(--line);border-radius:0;padding:.8rem 0;margin:0}

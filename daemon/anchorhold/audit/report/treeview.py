@@ -17,6 +17,9 @@ BYTES = 3_000_000
 OPEN_ROWS = 60
 """A tree of no more rows than this is open all the way."""
 
+FEW = 8
+"""The upper folders are open too where there are no more than so many beside them and in them."""
+
 _PER_FOLDER = (200, 100, 50, 25, 12, 6, 3, 1)
 _BELOW = (400, 200, 100, 50, 25, 12, 6, 3, 1)
 
@@ -60,13 +63,14 @@ class _View:
         self.parts.append(html)
         self.bytes += len(html)
 
-    def folder(self, folder: Folder, depth: int) -> None:
+    def folder(self, folder: Folder, depth: int, *, few: bool = True) -> None:
         """What is in a folder, below its summary."""
         below = [one for one in _sorted_folders(folder) if id(one[1]) in self.kept]
+        few = few and len(below) <= FEW
         if self.bytes > BYTES:
             below = []
         for label, one in below:
-            self._one(label, one, depth)
+            self._one(label, one, depth, few)
         left_out = len(folder.folders) - len(below)
         if left_out:
             shown = {id(one) for _, one in below}
@@ -75,18 +79,19 @@ class _View:
             self.add(f"<p class=rest>{which} with {count(files, 'file')}</p>")
         self._files(folder)
 
-    def _one(self, label: str, folder: Folder, depth: int) -> None:
+    def _one(self, label: str, folder: Folder, depth: int, few: bool) -> None:
         while len(folder.folders) == 1 and not folder.files and not folder.listed and not folder.uncounted:
             ((under, folder),) = folder.folders.items()
             label = f"{label}/{under}"
-        opened = " open" if depth == 0 or self.all_open else ""
+        short = few and depth <= 2 and len(folder.folders) + len(folder.files) <= FEW
+        opened = " open" if depth == 0 or short or self.all_open else ""
         listed = f" · names listed {number(folder.listed)}×" if folder.listed else ""
         at_least = "at least " if folder.uncounted else ""
         self.add(
             f"<details{opened}><summary>{name(label + '/')}<span>{at_least}{count(folder.all_files, 'file')}"
             f" · shown {number(folder.all_times)}×{listed}</span></summary><div class=in>"
         )
-        self.folder(folder, depth + 1)
+        self.folder(folder, depth + 1, few=few)
         self.add("</div></details>")
 
     def _files(self, folder: Folder) -> None:

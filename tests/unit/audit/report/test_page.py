@@ -121,6 +121,8 @@ def test_it_says_what_happened() -> None:
     assert "In 1 session with 1 question the model was shown 41 files, 42 times in all." in text
     assert "2 requests were refused." in text
     assert "The log verifies" in text and "NOT" not in text
+    assert "100,000 entries checked: up to the signed head none was changed, removed or put in." in text
+    assert "What this does not show" in text
     for said in (
         "/etc/shadow", "no rule", "open a file (openat)", "letter 0.pdf", "small.gguf", "office", "ee" * 32,
         "0f" * 32, "aaaa1111", "2026-01-05 08:00", RESULT["key"], RESULT["root"],
@@ -294,6 +296,18 @@ def test_a_small_log_is_shown_whole() -> None:
     tree = html[html.index('id="files"') : html.index("The program's own files")]
     assert tree.count("class=row>") == 41
     assert tree.count("<details open>") == tree.count("</details>") == 1
+
+
+def test_upper_folders_are_open_where_there_are_few() -> None:
+    make = Maker()
+    few = [make.grant(f"/home/{who}/{what}/{n}") for who in "ab" for what in "xy" for n in range(40)]
+    html = render(gather(few), RESULT, Frame(START, "1")).decode()
+    assert re.findall(r"<details( open)?><summary><bdi>([^<]*)</bdi>", html)[:7] == [
+        (" open", "/home/"), (" open", "a/"), ("", "x/"), ("", "y/"), (" open", "b/"), ("", "x/"), ("", "y/"),
+    ]  # fmt: skip
+    many_clients = [make.grant(f"/srv/{who}/letter {n}") for who in range(40) for n in range(3)]
+    html = render(gather(many_clients), RESULT, Frame(START, "1")).decode()
+    assert html.count("<details open><summary>") == 1
 
 
 @pytest.mark.parametrize("hostile", [False, True])
