@@ -248,3 +248,18 @@ def test_the_log_is_not_changed(run: Callable[..., Answer], state: Path, tmp_pat
     before = content()
     assert run("--html", str(tmp_path / "r.html"))[0] == 0
     assert content() == before
+
+
+def test_a_session_that_is_still_running(run: Callable[..., Answer], state: Path) -> None:
+    log = Log.open(state)
+    log.append("session.start", "bbbb3333bbbb3333", {"policy": "office"})
+    log.append("session.sealed", "bbbb3333bbbb3333", {})
+    log.append(
+        "grant", "bbbb3333bbbb3333", {**GRANT, "path": "/home/a/now.pdf", "resolved": "/home/a/now.pdf"}
+    )
+    code, out, err = run("--html", "-")
+    log.close()
+    assert (code, err) == (0, "")
+    assert "now.pdf" in out and "<b>42 files</b>" in out
+    assert "The log verifies" in out and "not signed yet" in out
+    assert "1 session has <span class='tag a'>no end</span> here" in out

@@ -123,8 +123,9 @@ def verification(result: dict[str, Any], found: Gathered, key_given: bool) -> st
 
 _LIMITS = (
     "<h3>What this does not show</h3><p>Whether the log was exchanged as a whole: for another one with"
-    " another key, or for an older copy of itself. The first shows when the key is compared, the second when a signed"
-    " head that was kept elsewhere is compared. See <a href='#check'>how to check this yourself</a>.</p>"
+    " another key, or for an older copy of itself. The first shows when the key is compared, the second when"
+    " a signed head that was kept elsewhere is compared. See"
+    " <a href='#check'>how to check this yourself</a>.</p>"
 )
 
 

@@ -31,10 +31,10 @@ margin:1.4rem 0;
 border:1px solid currentColor}
 .verdict svg{flex:none;width:2.2rem;height:2.2rem}
 .verdict strong{display:block;font-size:1.15rem}
-.verdict p{margin:.15rem 0 0;color:var(--ink)}
+.verdict p{max-width:none;margin:.15rem 0 0;color:var(--ink)}
 .good{background:var(--green-soft);color:var(--green)}
 .bad{background:var(--red-soft);color:var(--red);border-width:2px}
-.lead{font-size:1.15rem;line-height:1.6;margin:1.2rem 0}
+.lead{max-width:56rem;font-size:1.15rem;line-height:1.6;margin:1.2rem 0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.8rem;
 margin:1.2rem 0 .5rem;
 padding:0;list-style:none}
@@ -135,7 +135,7 @@ header{padding-top:1.4rem}
 section{padding:1.05rem 1rem;border-radius:12px}
 .tiles{grid-template-columns:1fr 1fr;gap:.6rem}
 .tiles b{font-size:1.45rem}
-.lead{font-size:1.05rem}
+.lead{max-width:56rem;font-size:1.05rem}
 .row{grid-template-columns:auto auto 1fr;gap:0 .8rem;padding:.45rem 0}
 .row>:first-child{grid-column:1/-1}
 .row>:nth-child(2){text-align:left;font-weight:600}

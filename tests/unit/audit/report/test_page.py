@@ -355,3 +355,40 @@ def test_every_folder_of_a_wide_tree_is_accounted_for() -> None:
     )
     assert rows + more + alone + below == found.documents.files > 28_000
     assert rows > 2_000 and below > 2_000
+
+
+def test_refusals_of_the_start_alone() -> None:
+    make = Maker()
+    text = page_of(
+        make.start(), make("denial", call="openat", path="/etc/x", reason="r", count=3, phase="boot")
+    )
+    assert "No request was refused." in text
+    assert "Nothing was refused while documents could be read." in text
+    assert "While the program was starting: 3 requests refused" in text and "/etc/x" in text
+
+
+def test_listings_kills_and_what_was_pruned_or_witnessed() -> None:
+    make = Maker()
+    result = {
+        **RESULT,
+        "epochs": 12,
+        "pruned_epochs": 3,
+        "redacted": 2,
+        "witnesses": [{"name": "notary", "size": 9}],
+    }
+    text = page_of(
+        make.start(),
+        make("list", path="/home/a/taxes", listed=4, **{"class": "data"}),
+        make("list", path="/usr/lib", listed=4, **{"class": "runtime"}),
+        make("kill", reason="Ctrl-C", microseconds=3412),
+        make("limit", limit="memory", detail="too much"),
+        make("breach", call="execve", redacted=["names"]),
+        make("log.recovered", ""),
+        result=result,
+    )
+    assert "It was told the names in folders 1 time." in text
+    assert "/home/a/taxes/" in text and "names listed 1×" in text
+    assert "Ctrl-C · dead after 3 ms" in text and "limit on memory · too much" in text
+    assert "tried to start a program (execve) · details redacted" in text
+    assert "3 epochs, signed heads kept" in text and "name notary, size 9" in text
+    assert "After 1 crash the log was put in order again" in text
