@@ -17,6 +17,7 @@ from anchorhold.cli.export import export
 from anchorhold.cli.forget import prune, redact
 from anchorhold.cli.listing import diff, list_, tail, top
 from anchorhold.cli.proof import checkpoint, cosign, key, receipt, verify_receipt
+from anchorhold.cli.report import report
 from anchorhold.cli.rows import HEADING, fitted, line
 from anchorhold.cli.rows import shown as word
 from anchorhold.cli.selection import say
@@ -132,6 +133,7 @@ for command in (
     top,
     tail,
     export,
+    report,
     key,
     checkpoint,
     cosign,

@@ -168,7 +168,7 @@ class Cell:
 
             for problem in deliver(self._state, targets):
                 self._notes.line(f"warning: {clean(problem)}")
-        if self._session.copies_lost:
+        if self.policy.audit.copy and self._session.copies_lost:
             self._notes.line(
                 f"note: {self._session.copies_lost} copies of entries did not arrive; the log has all"
             )

@@ -267,9 +267,7 @@ def test_a_torn_record_of_a_living_writer_is_left_alone(state_dir: Path) -> None
         (lambda log: _flip(log / "0/openings/001"), "is damaged: openings/001"),
     ],
 )
-def test_damage_is_refused(
-    state_dir: Path, damage: Callable[[Path], None], words: str
-) -> None:
+def test_damage_is_refused(state_dir: Path, damage: Callable[[Path], None], words: str) -> None:
     log = filled(state_dir, 301)
     log.close()
     good(state_dir)
