@@ -224,7 +224,6 @@ def test_names_that_were_redacted(run: Callable[..., Answer], state: Path, tmp_p
         ["names"],
         reason="the client asked",
         by="anna",
-        by_path=True,
     )
     code, out, err = run("--html", "-")
     assert (code, err) == (0, "")

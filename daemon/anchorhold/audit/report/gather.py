@@ -303,6 +303,16 @@ class Gathered:
         event.what = ", ".join(plain(one)[:40] for one in groups)
         self.redactions.append(event)
 
+    def _prune(self, entry: Entry, time: str, session: Session | None) -> None:
+        if len(self.redactions) >= EVENTS:
+            self.redactions_left_out += 1
+            return
+        event = Event("prune", entry)
+        event.detail = _text(entry, "by") or ""
+        epochs = entry.get("epochs")
+        event.what = " to ".join(plain(one)[:20] for one in epochs[:2]) if isinstance(epochs, list) else "?"
+        self.redactions.append(event)
+
     def _clock(self, entry: Entry, time: str, session: Session | None) -> None:
         if len(self.clock) < EVENTS:
             event = Event("clock", entry)
@@ -376,6 +386,7 @@ _HANDLERS = {
     "kill": Gathered._kill,
     "limit": Gathered._limit,
     "redaction": Gathered._redaction,
+    "prune": Gathered._prune,
     "clock": Gathered._clock,
     "session.start": Gathered._start,
     "session.end": Gathered._end,

@@ -164,7 +164,7 @@ def summary(found: Gathered) -> str:
     told = [f"<b>{count(number, one, many)}</b>" for number, one, many in events if number]
     if told:
         said.append(f"On record: {', '.join(told)}.")
-    if found.redactions:
+    if found.redacted_entries:
         said.append(
             f"{count(found.redacted_entries, 'entry', 'entries')} had names or other details redacted."
         )
@@ -252,6 +252,8 @@ for files that they can do without, so a refusal is not by itself a sign of an a
 one changed letter gives another digest. Here its first 12 digits are shown, the log has all 64.</dd>
 <dt>Redacted</dt><dd>A name or another detail was erased from the log on purpose. The log says so itself, with
 the reason, and still proves that nothing else was changed.</dd>
+<dt>Epoch</dt><dd>A stretch of the log with a signing key of its own, a day as a rule. Old ones can be removed
+as a whole; their signed heads stay, so that what follows is still proven.</dd>
 <dt>Verified</dt><dd>Every entry was checked against the log's signature, which nobody can make without its
 key.</dd>
 </dl>"""

@@ -203,8 +203,6 @@ def _what(event: Event) -> str:
 
 # -- redactions
 
-_GROUPS = {"names": "names", "digests": "digests", "text": "texts"}
-
 
 def redactions(found: Gathered) -> str:
     """What was erased on purpose, why and by whom."""
@@ -215,7 +213,7 @@ def redactions(found: Gathered) -> str:
         rows = [
             [
                 when(event.time),
-                f"{count(event.count, 'entry', 'entries')}: {name(event.what)}",
+                _erased(event),
                 words(event.reason) if event.reason else "<span class=none>no reason given</span>",
                 words(event.detail) if event.detail else "<span class=none>not said</span>",
             ]
@@ -225,7 +223,7 @@ def redactions(found: Gathered) -> str:
             "<p>Names or other details were erased from the log on purpose. What was done and when"
             " still stands.</p>"
             + table(("Time (UTC)", "Erased", "Why", "By"), rows)
-            + _rest(len(events) - len(rows) + found.redactions_left_out, "redaction")
+            + _rest(len(events) - len(rows) + found.redactions_left_out, "time", "times")
         )
     if found.with_redaction:
         verb = "has" if found.with_redaction == 1 else "have"
@@ -235,6 +233,12 @@ def redactions(found: Gathered) -> str:
             f"something redacted. A file among them is shown as {WITHHELD}.</p>"
         )
     return body
+
+
+def _erased(event: Event) -> str:
+    if event.kind == "prune":
+        return f"all entries of the epochs {name(event.what)}; their signed heads are kept"
+    return f"{count(event.count, 'entry', 'entries')}: {name(event.what)}"
 
 
 # -- models and policies

@@ -384,6 +384,7 @@ def test_listings_kills_and_what_was_pruned_or_witnessed() -> None:
         make("limit", limit="memory", detail="too much"),
         make("breach", call="execve", redacted=["names"]),
         make("log.recovered", ""),
+        make("prune", "", epochs=[0, 2], reason="older than a year", by="anna"),
         result=result,
     )
     assert "It was told the names in folders 1 time." in text
@@ -391,4 +392,6 @@ def test_listings_kills_and_what_was_pruned_or_witnessed() -> None:
     assert "Ctrl-C · dead after 3 ms" in text and "limit on memory · too much" in text
     assert "tried to start a program (execve) · details redacted" in text
     assert "3 epochs, signed heads kept" in text and "name notary, size 9" in text
+    assert "all entries of the epochs 0 to 2; their signed heads are kept" in text
+    assert "older than a year" in text
     assert "After 1 crash the log was put in order again" in text
