@@ -173,27 +173,16 @@ def rows(rounds: int) -> list[Row]:
     )
     return [
         compared(
-            "an event in the log (write)", found["ours"], "json.dumps, os.write", found["plain"], "µs", 1.0
+            "an event in the log (write)", found["ours"], "json.dumps, os.write", found["plain"],
+            unit="µs", most=1.0,
         ),
         Row("settling, each entry, in idle time", shown(settled, "µs"), "", "", "", "", None),
         compared(
-            "an event on the disk (fsync), 8 writers",
-            synced["ours"],
-            "SQLite WAL, FULL",
-            synced["sqlite"],
-            "µs",
-            1.0,
+            "an event on the disk (fsync), 8 writers", synced["ours"], "SQLite WAL, FULL", synced["sqlite"],
+            unit="µs", most=1.0,
         ),
         Row("log on disk / its JSON lines", f"{disk:.2f}", "", "", "", "≤ 1.2", disk <= 1.2),
         Row("receipt of 1,000 grants: make", f"{made * 1e3:.0f} ms", "", "", "", "< 100 ms", made < 0.1),
-        Row(
-            "receipt of 1,000 grants: verify",
-            f"{verified * 1e3:.0f} ms",
-            "",
-            "",
-            "",
-            "< 100 ms",
-            verified < 0.1,
-        ),
+        Row("receipt of 1,000 grants: verify", f"{verified * 1e3:.0f} ms", "", "", "", "< 100 ms", verified < 0.1),
         Row("receipt / the entries' own lines", f"{size:.2f}", "", "", "", "≤ 1.3", size <= 1.3),
-    ]
+    ]  # fmt: skip

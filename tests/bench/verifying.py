@@ -50,8 +50,16 @@ def rows(rounds: int) -> list[Row]:
                     rates.append(rate)
                 time.sleep(0.1)
     growth = peaks[LARGE] / peaks[SMALL]
+    enough = median(rates) >= BAR
     return [
-        Row("entries verified a second", shown(rates, "/s", 0), "", "", "", f"≥ {BAR}", median(rates) >= BAR),
-        Row("verifier's memory, 1 M entries / 100,000", f"{peaks[LARGE]:.0f} MiB", "", f"{peaks[SMALL]:.0f} MiB",
-            f"{growth:.2f}", "≤ 1.5", growth <= 1.5),
-    ]  # fmt: skip
+        Row("entries verified a second", shown(rates, "/s", 0), "", "", "", f"≥ {BAR}", enough),
+        Row(
+            "verifier's memory, 1 M entries / 100,000",
+            f"{peaks[LARGE]:.0f} MiB",
+            "",
+            f"{peaks[SMALL]:.0f} MiB",
+            f"{growth:.2f}",
+            "≤ 1.5",
+            growth <= 1.5,
+        ),
+    ]
