@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from anchorhold.audit.entry import encode_group, encode_public
+from anchorhold.audit.entry import encode_grant
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.audit.receipt import make
@@ -42,13 +42,9 @@ def digest(number: int) -> str:
 
 def write(log: Log, number: int, sha256: str) -> None:
     """As broker/record.py does for each file that is handed over."""
-    log.write(
-        "grant",
-        SESSION,
-        encode_public(public(number)),
-        encode_group(paths(number)),
-        b'{"sha256":"%b"}' % sha256.encode("ascii"),
-    )
+    path = f"/home/somebody/documents/2025/letter-{number}.txt"
+    public, names = encode_grant("data", 4096 + number, "snapshot", "sealed", 1, path, path)
+    log.write("grant", SESSION, public, names, b'{"sha256":"%b"}' % sha256.encode("ascii"))
 
 
 def append(settled: list[float]) -> float:
@@ -147,8 +143,10 @@ def stored() -> tuple[float, float, float, float]:
         for number in range(1_000):
             write(log, number, os.urandom(32).hex())
         log.append("request.end", SESSION, {"request": 1})
+        log.append("session.end", SESSION, {})
         for number in range(40_000):
-            write(log, number, os.urandom(32).hex())
+            fields = {**public(number), **paths(number), "sha256": os.urandom(32).hex()}
+            log.append("grant", f"{number % 40:016x}", fields)
         log.checkpoint()
         log.close()
         lines = [json.dumps(entry, separators=(",", ":")) for entry in entries(place)]
@@ -183,6 +181,6 @@ def rows(rounds: int) -> list[Row]:
         ),
         Row("log on disk / its JSON lines", f"{disk:.2f}", "", "", "", "≤ 1.2", disk <= 1.2),
         Row("receipt of 1,000 grants: make", f"{made * 1e3:.0f} ms", "", "", "", "< 100 ms", made < 0.1),
-        Row("receipt of 1,000 grants: verify", f"{verified * 1e3:.0f} ms", "", "", "", "< 100 ms", verified < 0.1),
+        Row("… verify", f"{verified * 1e3:.0f} ms", "", "", "", "< 100 ms", verified < 0.1),
         Row("receipt / the entries' own lines", f"{size:.2f}", "", "", "", "≤ 1.3", size <= 1.3),
     ]  # fmt: skip
