@@ -141,7 +141,7 @@ class Recorder:
         ):
             self._settled_at = now
             self.flush()
-            self.log.checkpoint()
+            self.log.settle()
 
     def flush_due(self) -> float | None:
         """Seconds until counted denials must be written, or None if none waits."""
