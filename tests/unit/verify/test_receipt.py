@@ -246,9 +246,13 @@ def test_a_thousand_grants_are_quick_and_small(state_dir: Path) -> None:
     # in a process of its own, which no coverage tool slows down
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     out = subprocess.run(
-        [sys.executable, "-c", TIMED, str(state_dir), f"{NAME}-1"], capture_output=True, text=True, check=True,
-        env={**environment, "PYTHONPATH": str(TOP / "daemon")}, timeout=50,
-    )  # fmt: skip
+        [sys.executable, "-c", TIMED, str(state_dir), f"{NAME}-1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PYTHONPATH": str(TOP / "daemon")},
+        timeout=50,
+    )
     made, verified = map(float, out.stdout.split())
     assert made < 0.1 and verified < 0.1
 
