@@ -8,22 +8,19 @@ redactions and recoveries tell of, journals, what was set aside, and what witnes
 from __future__ import annotations
 
 import base64
-import hashlib
 import os
 from collections.abc import Sequence
 from typing import Any
 
-from anchorhold.verify.bundle import record_problem
 from anchorhold.verify.disk import Disk, State, StateError
-from anchorhold.verify.entries import GROUPS, EntryError, canonical, no_duplicates
+from anchorhold.verify.entries import EntryError, canonical
 from anchorhold.verify.epoch import Books, EpochCheck
 from anchorhold.verify.merkle import ProofError, leaf, proved_root
 from anchorhold.verify.note import Head, NoteError, VerifierKey, decode64, private_belongs, read_head
 from anchorhold.verify.result import Finding, LogUnreadable, Result
-from anchorhold.verify.rules import INSIDE, Rules, step_words
+from anchorhold.verify.rules import Rules, step_words
+from anchorhold.verify.told import Told
 from anchorhold.verify.witness import Seen, check_heads, check_witnesses
-
-__all__ = ["no_duplicates", "verify"]
 
 
 def verify(
@@ -98,9 +95,10 @@ class _Check:
         for number in range(start, last + 1):
             following, first = self._epoch(number, following, first, last)
         self._beyond(last)
-        self._redactions()
-        self._recovered()
-        self._journals(first)
+        told = Told(self.disk, self.state, self.books, self.rules, result)
+        told.redactions(min((one.first for one in self.seen if one.has_tree), default=0))
+        told.recovered()
+        told.journals()
         result.proven = self.proven and key is not None and last >= start
         result.sessions, result.open_sessions = self.rules.sessions, self.rules.open_sessions
         if result.open_sessions:
@@ -368,107 +366,6 @@ class _Check:
                     )
                 else:
                     self._wrong(str(number), "an epoch that the state does not know of")
-
-    # -- what entries tell of
-
-    def _redactions(self) -> None:
-        """Each erased opening must be named by a redaction; what a redaction names must be erased."""
-        left = dict(self.books.erased)
-        again = 0
-        for _, seq, fields in self.books.own:
-            if fields["kind"] != "redaction":
-                continue
-            try:
-                mask = sum(1 << GROUPS.index(name) for name in fields["what"])
-                ranges = [(first, last) for first, last in fields["ranges"]]
-                if any(type(one) is not int for pair in ranges for one in pair) or any(
-                    a > b or b >= seq for a, b in ranges
-                ):
-                    raise ValueError
-            except (KeyError, ValueError, TypeError):
-                self._wrong("redaction", "it does not say what was erased", seq)
-                continue
-            for first, last in ranges:
-                for one in range(first, min(last, first + 10_000_000) + 1):
-                    have = self.books.erased.get(one, 0)
-                    self.result.redacted += bool(have & mask)
-                    if mask & ~have and one >= self._kept():
-                        again += 1
-                    if one in left:
-                        left[one] &= ~mask
-        if again and not self.books.without_names:
-            self.result.notes.append(f"{again} entries that a redaction names are not erased: run it again")
-        for seq in sorted(seq for seq, mask in left.items() if mask)[:1000]:
-            groups = ", ".join(name for at, name in enumerate(GROUPS) if left[seq] >> at & 1)
-            self._wrong("openings", f"its {groups} were erased, and no redaction tells of it", seq)
-
-    def _kept(self) -> int:
-        """The first entry that was not pruned."""
-        return min(
-            (one.first for one in self.seen if os.path.isdir(os.path.join(one.folder, "tile"))), default=0
-        )
-
-    def _recovered(self) -> None:
-        """What crashes tore and was set aside is there, as the entry says, unless a redaction emptied it."""
-        told: dict[str, int] = {}
-        emptied = -1
-        for _, seq, fields in self.books.own:
-            if fields["kind"] == "log.recovered":
-                told[str(fields.get("sha256"))] = seq
-            elif fields["kind"] == "redaction" and fields.get("torn") is True:
-                emptied = seq
-        for name in self.disk.torn:
-            data = self.disk.read(f"torn/{name}") or b""
-            if hashlib.sha256(data).hexdigest() != name:
-                self._wrong(f"torn/{ascii(name)[1:-1]}", "its content is not what was set aside")
-            elif name not in told:
-                self.result.notes.append(f"torn/{name}: no entry tells of it yet; the next run does")
-        for digest, seq in told.items():
-            if digest not in self.disk.torn and seq > emptied:
-                self._wrong(
-                    f"torn/{ascii(digest)[1:-1][:80]}", "what a crash tore and was set aside is missing", seq
-                )
-
-    # -- journals
-
-    def _journals(self, first: int | None) -> None:
-        """Records that are not in the tree yet: well formed, and going on where their sessions are."""
-        offsets = self.state.journals if self.state else {}
-        expected: dict[str, int] = {}
-        for name, data in self.disk.journals.items():
-            at = offsets.get(name, 0)
-            place = f"journal/{name}"
-            if at > len(data):
-                self._wrong(place, f"{at} bytes of it are in the tree, but it has only {len(data)}")
-                continue
-            while at + 5 <= len(data):
-                middle = at + 5 + int.from_bytes(data[at : at + 2], "big")
-                end = middle + int.from_bytes(data[at + 2 : at + 5], "big")
-                if end > len(data) or middle == at + 5 or end == middle:
-                    break
-                problem = record_problem(data[at + 5 : middle], data[middle:end])
-                if isinstance(problem, str):
-                    self._wrong(place, f"a record at byte {at}: {problem}")
-                    break
-                session, n, kind = problem
-                wanted = expected.get(session, self.rules.next_number(session)) if session else n
-                if n != wanted and wanted is not None:
-                    self._wrong(
-                        place, f"a record at byte {at} is number {n} of its session; {wanted} should come"
-                    )
-                if wanted == 0 and kind in INSIDE:
-                    self._wrong(place, f"a record at byte {at}: {kind} before its session's start")
-                expected[session] = n + 1
-                self.result.unsettled += 1
-                at = end
-            if at < len(data):
-                self.result.torn_bytes += len(data) - at
-                self.result.notes.append(
-                    f"{place}: the last record is torn, or being written ({len(data) - at} bytes)"
-                )
-        for name in offsets.keys() - self.disk.journals.keys():
-            self.result.notes.append(f"state names journal {name}, which is gone: all of it is in the tree")
-        self.result.size += self.result.unsettled
 
 
 def _line(data: bytes | None) -> str | None:

@@ -72,7 +72,7 @@ class EpochCheck:
         names_here = os.path.isdir(os.path.join(self.folder, "openings"))
         if not names_here:
             self.books.without_names.append(self.number)
-        for looked in Reader(self.folder, self.first, 0, self.committed).all(processes):
+        for looked in Reader(self.folder, self.first, self.committed).all(processes):
             self._bundle(looked)
             if looked.openings != "here" and (names_here or with_names):
                 what = "is missing" if looked.openings == "gone" else f"cannot be read: {looked.openings}"

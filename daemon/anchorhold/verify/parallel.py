@@ -44,11 +44,11 @@ class Looked:
 
 
 class Reader:
-    """Looks at bundles of the epoch in ``folder`` (its number is in ``first``: seq of its first entry)."""
+    """Looks at bundles of the epoch in ``folder``, whose first entry is number ``first``."""
 
-    def __init__(self, folder: str, first: int, size: int, committed: int) -> None:
+    def __init__(self, folder: str, first: int, committed: int) -> None:
         """``committed``: entries in the tree; an unfinished bundle can hold more, which a crash left."""
-        self.folder, self.first, self.size, self.committed = folder, first, size, committed
+        self.folder, self.first, self.committed = folder, first, committed
         self.clocks: dict[bytes, int] = {}
 
     def one(self, number: int) -> Looked:

@@ -35,6 +35,11 @@ class Seen:
             first,
         )
 
+    @property
+    def has_tree(self) -> bool:
+        """False for a pruned epoch."""
+        return os.path.isdir(os.path.join(self.folder, "tile"))
+
 
 def check_witnesses(witnesses: Sequence[str], seen: list[Seen], result: Result) -> None:
     """Each of ``witnesses`` (a vkey or a folder) must agree; what they say goes into the result."""
@@ -164,7 +169,7 @@ def _agrees(head: Head, one: Seen) -> str:
         return f"the log was rolled back: it had {head.size} entries in this epoch, and has {one.size}"
     if head.size == one.signed:
         root: bytes | None = one.root
-    elif os.path.isdir(os.path.join(one.folder, "tile")):
+    elif one.has_tree:
         root = root_at(one.folder, head.size)
     else:
         return ""  # a pruned epoch: only its final head can be compared
