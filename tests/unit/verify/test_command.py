@@ -203,3 +203,25 @@ def test_each_guarantee_of_the_page_names_a_test_that_exists() -> None:
             base = TESTS if file == "test_architecture.py" else TESTS / "unit"
             test = name.partition("::")[2]
             assert f"def {test}" in (base / file).read_text() if test else (base / file).exists(), name
+
+
+def test_receipts_without_anchorhold(
+    state_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anchorhold.audit.receipt import make
+
+    log = Log.open(state_dir)
+    session(log, NAME, 2)
+    log.checkpoint()
+    log.close()
+    file, key = tmp_path / "r.json", (state_dir / "log/vkey").read_text()
+    file.write_bytes(make(state_dir, NAME))
+    assert main(["receipt", str(file), "--key", key]) == 0
+    assert "the receipt verifies" in capsys.readouterr().out
+    assert main(["receipt", str(file), "--key", key, "--with", str(file), "--json"]) == 5
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+    file.write_bytes(b"{}")
+    for arguments in ([], ["--json"]):
+        assert main(["receipt", str(file), "--key", key, *arguments]) == 5
+    assert "does NOT verify" in capsys.readouterr().out
+    assert main(["receipt", str(tmp_path / "none"), "--key", key]) == 1
