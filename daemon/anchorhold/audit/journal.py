@@ -172,7 +172,8 @@ def _is_gone(fd: int) -> bool:
 
 
 def remove(log: str, name: str, end: int) -> None:
-    """Unlink the journal of a writer that is gone, if all of it, ``end`` bytes, is in the tree.
+    """Unlink the journal of a writer that is gone, if nothing follows its first ``end`` bytes, which are in the
+    tree. After a power loss it can be shorter: only the tree was fsynced.
 
     The lock is held meanwhile: a writer that is only about to lock its new file then sees that it is gone.
     """
@@ -182,10 +183,19 @@ def remove(log: str, name: str, end: int) -> None:
     except FileNotFoundError:
         return
     try:
-        if _is_gone(fd) and os.fstat(fd).st_size == end:
+        if _is_gone(fd) and os.fstat(fd).st_size <= end:
             os.unlink(path)
     finally:
         os.close(fd)
+
+
+def sync_folder(log: str) -> None:
+    """Bring it to the disk that journals are gone. Only then may `State` forget them: one that came back would
+    be taken in again. OSError."""
+    try:
+        fsync_path(os.path.join(log, FOLDER), directory=True)
+    except FileNotFoundError:
+        return
 
 
 def blank(log: str, name: str, end: int) -> None:

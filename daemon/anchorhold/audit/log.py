@@ -133,16 +133,15 @@ class Log:
                 with self._mutex:
                     self._look()
                 chain.settle()
-                if rotate or chain.is_due():
-                    chain.rotate()
-                checkpoint = chain.sign()
                 with self._mutex:
                     self._settled = chain.state.journals.get(self._journal.name, 0)
                     if self._settled == self._journal.size:
                         self._journal.end(self._settled)
                         self._settled = 0
                         chain.forget_journals()
-                return checkpoint
+                if rotate or chain.is_due():
+                    chain.rotate()
+                return chain.sign()
         except OSError as error:
             raise audit_error(error, "be signed", error.filename or self._path) from error
 

@@ -112,6 +112,8 @@ class Chain:
     def __init__(self, log: str) -> None:
         self.log = log
         state = State.load(log)
+        # what the disk knows of the last head and of journals
+        self._stored = (state.signed, dict(state.journals)) if state else (0, {})
         self.state = self._begin() if state is None else state
         self._finish_rotation()
 
@@ -241,7 +243,7 @@ class Chain:
     def _commit(self, state: State, grow: Grow) -> None:
         grow.flush()
         state.size = grow.size
-        state.save(self.log)
+        self._save(state)
         self.state = state
         grow.tidy()
 
@@ -254,12 +256,16 @@ class Chain:
         self.forget_journals()
 
     def forget_journals(self) -> None:
-        """Journals that are gone leave the state. A mention too many on the disk harms nobody."""
+        """Journals that are gone leave the state; on the disk, with what is saved next: a mention too many harms
+        nobody."""
         there = set(journal.names(self.log))
-        known = self.state.journals
-        self.state.journals = {name: end for name, end in known.items() if name in there}
-        if self.state.journals != known:
-            self.state.save(self.log, sync=False)
+        self.state.journals = {name: end for name, end in self.state.journals.items() if name in there}
+
+    def _save(self, state: State, *, name_later: bool = False) -> None:
+        if not self._stored[1].keys() <= state.journals.keys():
+            journal.sync_folder(self.log)
+        state.save(self.log, name_later=name_later)
+        self._stored = (state.signed, dict(state.journals))
 
     def _set_aside(self, torn: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Bytes that a crash tore: kept under their digest, on disk before the entry that tells of them."""
@@ -280,7 +286,7 @@ class Chain:
         """Sign the head of what is in the tree, and put it in place."""
         old = self.checkpoint()
         if old.size == self.state.size:
-            self._note_signed(old.size)
+            self._note(old.size)
             return old
         root = self._grow().root()
         folder = self.folder(self.state.epoch)
@@ -304,16 +310,16 @@ class Chain:
         finally:
             key.wipe()
         replace(os.path.join(folder, "checkpoint"), new.note, sync=True)
-        self._note_signed(new.size)
+        self._note(new.size)
         tidy_partials(folder, new.size)
         return new
 
-    def _note_signed(self, size: int) -> None:
-        """So that an older head in the place of this one is noticed. Lost in a power loss, it is noted next
-        time."""
-        if self.state.signed != size:
-            self.state.signed = size
-            self.state.save(self.log, sync=False)
+    def _note(self, signed: int) -> None:
+        """So that an older head in the place of this one is noticed; and which journals are gone. Lost in a power
+        loss, it is noted next time."""
+        self.state.signed = signed
+        if self._stored != (signed, self.state.journals):
+            self._save(self.state, name_later=True)
 
     # -- epochs
 
