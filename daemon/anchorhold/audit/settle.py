@@ -328,7 +328,8 @@ class Chain:
         if self.state.size >= EPOCH_ENTRIES:
             return True
         first = os.path.join(self.folder(self.state.epoch), "vkey")
-        return time.time() - os.stat(first).st_mtime >= EPOCH_SECONDS and self.state.size > 1
+        # either way: a clock that was far ahead when the epoch began must not keep its key for years
+        return abs(time.time() - os.stat(first).st_mtime) >= EPOCH_SECONDS and self.state.size > 1
 
     def rotate(self) -> None:
         """End the epoch and begin the next one."""
@@ -353,6 +354,17 @@ class Chain:
             self._start_epoch(following, {"previous": previous})
         if self.state.epoch:
             destroy(os.path.join(self.folder(self.state.epoch - 1), "key"))
+        self._forget_next()
+
+    def _forget_next(self) -> None:
+        """A key that was made for the next epoch and named nowhere, since a crash came between, has lain about:
+        whoever saw it meanwhile must not have the next epoch's."""
+        folder = self.folder(self.state.epoch + 1)
+        if os.path.lexists(folder):
+            for name in ("vkey", "checkpoint"):
+                if os.path.lexists(path := os.path.join(folder, name)):
+                    os.unlink(path)
+            destroy(os.path.join(folder, "key"))
 
 
 def _origin(vkey: str) -> str:

@@ -16,7 +16,7 @@ from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.errors import AuditError
 from anchorhold.verify.note import VerifierKey, private_belongs, read_head
-from tests.unit.audit.logs import all_bytes, filled
+from tests.unit.audit.logs import all_bytes, filled, good
 
 # golang.org/x/mod/sumdb/note, the example of its documentation
 GO_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz\n"
@@ -170,6 +170,28 @@ def test_the_old_key_is_gone_from_memory_and_disk(state_dir: Path) -> None:
     assert job.returncode == 0 and left == [0, 0, 0, 0]
     everything = all_bytes(state_dir)
     assert text not in everything and seed not in everything
+
+
+def test_a_key_that_lay_about_is_not_the_next_epochs(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation was cut short before it named the new key. Who copied that since is not to have it."""
+    log = filled(state_dir, 3)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("anchorhold.audit.settle.Chain._commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            log.checkpoint(rotate=True)
+    stolen = (state_dir / "log/1/key").read_bytes()
+    log.checkpoint()
+    assert not (state_dir / "log/1/key").exists()
+    log.checkpoint(rotate=True)
+    log.close()
+    assert (state_dir / "log/1/key").read_bytes() != stolen
+    good(state_dir)
 
 
 def test_rotation_keeps_exactly_one_private_key(state_dir: Path) -> None:
