@@ -192,11 +192,12 @@ def shorten(fields: Fields, room: int) -> Fields:
 class Encoder:
     """Makes records; one for each `Log`, used under its mutex."""
 
-    __slots__ = ("_heads", "_numbers", "_salts", "_second", "_stamp", "_used", "now")
+    __slots__ = ("_heads", "_next", "_numbers", "_salts", "_second", "_stamp", "_used", "now")
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, str], tuple[str, str]] = {}
         self._numbers: dict[str, int] = {}
+        self._next = 0
         self._salts = b""
         self._used = 0
         self._second = -1
@@ -239,7 +240,10 @@ class Encoder:
             self._second = second
         head, tail = self._heads.get((session, kind)) or self._head(session, kind)
         mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-        number = self._numbers.get(session, 0) if session else ""
+        number: int | str = ""
+        if session:
+            number = self._numbers.get(session, 0)
+            self._next = number + 1
         shown = f'{self._stamp}{nanosecond // 1000:06d}Z","mono":{mono}{head}{number}{tail}{public}'.encode(
             "ascii"
         )
@@ -266,9 +270,10 @@ class Encoder:
         return bytes((mask,)) + b"".join(parts)
 
     def written(self, session: str) -> None:
-        """The record is in the journal: the session's next entry has the next number."""
+        """The record made last is in the journal: the session's next entry has the next number. Twice is
+        once."""
         if session:
-            self._numbers[session] = self._numbers.get(session, 0) + 1
+            self._numbers[session] = self._next
 
     def forget(self, session: str) -> None:
         """The session has ended; its name never comes again."""

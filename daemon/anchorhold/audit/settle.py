@@ -256,8 +256,8 @@ class Chain:
         self.forget_journals()
 
     def forget_journals(self) -> None:
-        """Journals that are gone leave the state; on the disk, with what is saved next: a mention too many harms
-        nobody."""
+        """Journals that are gone leave the state; on the disk, with what is saved next: a mention too many
+        harms nobody."""
         there = set(journal.names(self.log))
         self.state.journals = {name: end for name, end in self.state.journals.items() if name in there}
 
@@ -315,8 +315,8 @@ class Chain:
         return new
 
     def _note(self, signed: int) -> None:
-        """So that an older head in the place of this one is noticed; and which journals are gone. Lost in a power
-        loss, it is noted next time."""
+        """So that an older head in the place of this one is noticed; and which journals are gone. Lost in a
+        power loss, it is noted next time."""
         self.state.signed = signed
         if self._stored != (signed, self.state.journals):
             self._save(self.state, name_later=True)
@@ -357,8 +357,8 @@ class Chain:
         self._forget_next()
 
     def _forget_next(self) -> None:
-        """A key that was made for the next epoch and named nowhere, since a crash came between, has lain about:
-        whoever saw it meanwhile must not have the next epoch's."""
+        """A key that was made for the next epoch and named nowhere, since a crash came between, has lain
+        about: whoever saw it meanwhile must not have the next epoch's."""
         folder = self.folder(self.state.epoch + 1)
         if os.path.lexists(folder):
             for name in ("vkey", "checkpoint"):

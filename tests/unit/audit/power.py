@@ -1,8 +1,8 @@
 """A disk that forgets: what a power loss can leave of files that the code under test wrote.
 
-Every call that changes the disk is followed. A file's bytes are certain after its fsync, a folder's names after
-the folder's fsync; until then each folder can be as it was after any of its changes, and each file's bytes can
-be there, be zeros, or not be there. `Disk.images` makes such disks of the present moment.
+Every call that changes the disk is followed. A file's bytes are certain after its fsync, a folder's names
+after the folder's fsync; until then each folder can be as it was after any of its changes, and each file's
+bytes can be there, be zeros, or not be there. `Disk.images` makes such disks of the present moment.
 """
 
 from __future__ import annotations

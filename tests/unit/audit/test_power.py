@@ -1,5 +1,5 @@
-"""Power losses: what the disk had not been told to keep may be gone, or be zeros. The log opens all the same, and
-has everything that was promised to be on the disk."""
+"""Power losses: what the disk had not been told to keep may be gone, or be zeros. The log opens all the same,
+and has everything that was promised to be on the disk."""
 
 from __future__ import annotations
 
