@@ -168,25 +168,39 @@ def encode_grant(
 
 
 def shorten(fields: Fields, room: int) -> Fields:
-    """Cut the longest text fields to their first `HEAD` characters until they fit.
+    """Cut the longest fields until they fit: a text to its first `HEAD` characters, so each text of an object
+    (a prompt), a list to its first elements that have room in as many.
 
     What was cut is named in the field ``shortened``: ``{name: {"bytes": n, "sha256": hex}}``, both of the
     field's whole value as it would have stood in the entry, quotes included. So the log still commits to it.
     """
     fields = dict(fields)
     cut: dict[str, Fields] = {}
-    texts = {name: encode(value) for name, value in fields.items() if isinstance(value, str)}
+    texts = {name: encode(value) for name, value in fields.items() if isinstance(value, (str, list, dict))}
     for name in sorted(texts, key=lambda name: -len(texts[name])):
-        value = fields[name]
-        if len(texts[name]) <= 6 * HEAD or not isinstance(value, str):
+        if len(texts[name]) <= 6 * HEAD:
             break
         whole = texts[name].encode("ascii")
         cut[name] = {"bytes": len(whole), "sha256": sha256(whole).hexdigest()}
-        fields[name] = value[:HEAD]
+        fields[name] = _cut(fields[name])
         fields["shortened"] = cut
         if len(encode(fields)) <= room:
             break
     return fields
+
+
+def _cut(value: object) -> object:
+    if isinstance(value, str):
+        return value[:HEAD]
+    if isinstance(value, dict):
+        return {name: one[:HEAD] if isinstance(one, str) else one for name, one in value.items()}
+    kept, room = [], HEAD
+    for one in value if isinstance(value, list) else ():
+        room -= len(encode(one))
+        if room < 0:
+            break
+        kept.append(one)
+    return kept
 
 
 class Encoder:
@@ -349,7 +363,10 @@ def merge(shown: dict[str, object], openings: Iterable[tuple[str, bytes]]) -> di
         if fields is None:
             erased.append(name)
         elif isinstance(fields, dict):
+            cut, more = entry.get("shortened"), fields.get("shortened")
             entry.update((key, value) for key, value in fields.items() if key not in COMMON)
+            if isinstance(cut, dict) and isinstance(more, dict):
+                entry["shortened"] = {**cut, **more}
         else:
             raise ValueError
     if erased:
