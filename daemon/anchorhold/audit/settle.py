@@ -15,10 +15,12 @@ import heapq
 import os
 import time
 from base64 import b64encode
+from bisect import bisect_right
 from hashlib import sha256
+from itertools import accumulate
 
 from anchorhold.audit import journal
-from anchorhold.audit.entry import Encoder, encode, encode_public, records
+from anchorhold.audit.entry import RECORD_HEAD, Encoder, encode, encode_public, records
 from anchorhold.audit.files import TMP, fsync_path, make_folders, read_file, replace
 from anchorhold.audit.grow import Grow, tidy_partials
 from anchorhold.audit.keys import Key, destroy
@@ -195,6 +197,7 @@ class Chain:
                 journal.read(self.log, name, self.state.journals.get(name, 0))
                 for name in journal.names(self.log)
             ]
+            _hold_back(found)
             if not any(one.found or one.torn for one in found):
                 known = {one.name for one in found}
                 if not known.issuperset(self.state.journals) or any(one.gone for one in found):
@@ -380,6 +383,22 @@ def own_records(kind: str, fields: dict[str, object]) -> Iterator[tuple[bytes, b
         yield shown, openings
 
 
+def _hold_back(found: list[Unsettled]) -> None:
+    """Where a journal has more than was read of it, what is later than that waits for the next turn: so all
+    is taken in order of time, whoever wrote much."""
+    ends = [max(_times(one.found)) for one in found if one.more]
+    for one in found if ends else ():
+        times = list(accumulate(_times(one.found), max))
+        keep = bisect_right(times, min(ends))
+        if keep < len(times):
+            one.end -= sum(RECORD_HEAD + len(shown) + len(private) for shown, private in one.found[keep:])
+            one.found, one.torn, one.more = one.found[:keep], b"", True
+
+
+def _times(found: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    return (shown[8:35] for shown, _ in found)
+
+
 def _merged(found: list[Unsettled]) -> Iterator[tuple[bytes, bytes]]:
     """All records in order of time; those of one journal always in their own order."""
     rows = [one.found for one in found if one.found]
@@ -387,10 +406,8 @@ def _merged(found: list[Unsettled]) -> Iterator[tuple[bytes, bytes]]:
         return iter(rows[0])
 
     def keyed(at: int) -> Iterator[tuple[bytes, int, tuple[bytes, bytes]]]:
-        latest = b""
-        for record in rows[at]:
-            latest = max(latest, record[0][8:35])
-            yield latest, at, record
+        latest = accumulate(_times(rows[at]), max)
+        return ((time, at, record) for time, record in zip(latest, rows[at], strict=True))
 
     return (record for _, _, record in heapq.merge(*map(keyed, range(len(rows))), key=lambda one: one[:2]))
 

@@ -81,7 +81,7 @@ class State:
             }:
                 raise ValueError
             state = cls(**content)
-            journals = state.journals
+            journals = content["journals"]
             numbers = (state.epoch, state.first, state.size, state.signed, *journals.values())
             if (
                 any(type(number) is not int or number < 0 for number in numbers)
