@@ -22,6 +22,7 @@ import re
 import time
 from binascii import b2a_base64
 from hashlib import sha256
+from struct import Struct
 
 from anchorhold.errors import AuditError
 
@@ -62,6 +63,11 @@ SALT = 16
 _SALTS = 256
 _ROOM = 600
 """Bytes that common fields and commitments may take: session and kind are bounded."""
+
+_join = b"".join
+_length = Struct(">H").pack
+_head = Struct(">HBH").pack
+"""Two bytes, and a record's head: two, and three as one and two."""
 
 _HEADS = 1_000
 """Pairs of session and kind that are remembered."""
@@ -258,30 +264,26 @@ class Encoder:
         if session:
             number = self._numbers.get(session, 0)
             self._next = number + 1
-        shown = f'{self._stamp}{nanosecond // 1000:06d}Z","mono":{mono}{head}{number}{tail}{public}'.encode(
-            "ascii"
-        )
-        openings = self._openings(names, digests, text)
-        return b"%b%b%b%b" % (
-            len(shown).to_bytes(2, "big"),
-            len(openings).to_bytes(3, "big"),
-            shown,
-            openings,
-        )
-
-    def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
+        micro = str(nanosecond // 1000).zfill(6)
+        shown = f'{self._stamp}{micro}Z","mono":{mono}{head}{number}{tail}{public}'.encode("ascii")
         if names and digests and not text:  # a grant: the one that has to be fast
             salts = self.salt(2 * SALT)
-            return b"\3%b%b%b%b%b%b" % (
-                (len(names) + SALT).to_bytes(2, "big"), salts[:SALT], names,
-                (len(digests) + SALT).to_bytes(2, "big"), salts[SALT:], digests,
+            one, two = len(names) + SALT, len(digests) + SALT
+            rest = 1 + 2 + one + 2 + two
+            return _join(
+                (_head(len(shown), rest >> 16, rest & 65_535), shown,
+                 b"\3", _length(one), salts[:SALT], names, _length(two), salts[SALT:], digests)
             )  # fmt: skip
+        openings = self._openings(names, digests, text)
+        return _join((_head(len(shown), len(openings) >> 16, len(openings) & 65_535), shown, openings))
+
+    def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
         mask, parts = 0, []
         for bit, group in ((1, names), (2, digests), (4, text)):
             if group:
                 mask |= bit
-                parts += [(len(group) + SALT).to_bytes(2, "big"), self.salt(), group]
-        return bytes((mask,)) + b"".join(parts)
+                parts += [_length(len(group) + SALT), self.salt(), group]
+        return bytes((mask,)) + _join(parts)
 
     def written(self, session: str) -> None:
         """The record made last is in the journal: the session's next entry has the next number. Twice is

@@ -103,7 +103,8 @@ class Log:
         if gathered > GATHERED:  # before the event, not after it: an error would say that it is not there
             self.settle(must=gathered > 4 * GATHERED)
         with self._mutex:
-            self._check_usable()
+            if self._closed or self._journal.broken or os.getpid() != self._pid:
+                self._check_usable()
             size = self._journal.size
             record = self._encoder.record(session, kind, public, names, digests, text)
             try:
