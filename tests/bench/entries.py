@@ -22,7 +22,7 @@ from anchorhold.audit.receipt import make
 from anchorhold.verify.receipt import verify_receipt
 from tests.bench.measure import TOP, Row, compared, folder, in_turn, median, shown
 
-ENTRIES = 40_000
+ENTRIES, PIECE = 40_000, 1_000
 WRITERS, SYNCED = 8, 150
 SESSION = "0123456789abcdef"
 
@@ -47,37 +47,45 @@ def write(log: Log, number: int, sha256: str) -> None:
     log.write("grant", SESSION, public, names, b'{"sha256":"%b"}' % sha256.encode("ascii"))
 
 
-def append(settled: list[float]) -> float:
-    """Microseconds an event."""
+def line(number: int, sha256: str) -> bytes:
+    """The same entry, made without any care."""
+    entry = {
+        "v": 2, "seq": number, "time": "2026-01-31T18:30:00.000000Z", "mono": 35919068538,
+        "session": SESSION, "n": number, "kind": "grant", **public(number), **paths(number),
+        "sha256": sha256,
+    }  # fmt: skip
+    return (json.dumps(entry) + "\n").encode()
+
+
+def pairs() -> tuple[list[float], list[float], float]:
+    """Microseconds an event, ours and a plain file's, in pieces that follow each other; and of settling."""
     digests = [digest(number) for number in range(ENTRIES)]
+    ours: list[float] = []
+    plain: list[float] = []
     with folder() as place:
         log = Log.open(place)
-        started = time.perf_counter()
-        for number in range(ENTRIES):
-            write(log, number, digests[number])
-        done = time.perf_counter()
-        log.checkpoint()
-        settled.append((time.perf_counter() - done) / ENTRIES * 1e6)
-        log.close()
-    return (done - started) / ENTRIES * 1e6
-
-
-def plain() -> float:
-    """The same entries, made and written without any care."""
-    digests = [digest(number) for number in range(ENTRIES)]
-    with folder() as place:
         fd = os.open(place / "lines", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+        def log_it(numbers: range) -> None:
+            for number in numbers:
+                write(log, number, digests[number])
+
+        def write_it(numbers: range) -> None:
+            for number in numbers:
+                os.write(fd, line(number, digests[number]))
+
+        for first in range(0, ENTRIES, PIECE):
+            both = [(log_it, ours), (write_it, plain)]
+            for measure, found in both if first // PIECE % 2 else reversed(both):
+                started = time.perf_counter()
+                measure(range(first, first + PIECE))
+                found.append((time.perf_counter() - started) / PIECE * 1e6)
         started = time.perf_counter()
-        for number in range(ENTRIES):
-            entry = {
-                "v": 2, "seq": number, "time": "2026-01-31T18:30:00.000000Z", "mono": 35919068538,
-                "session": SESSION, "n": number, "kind": "grant", **public(number), **paths(number),
-                "sha256": digests[number],
-            }  # fmt: skip
-            os.write(fd, (json.dumps(entry) + "\n").encode())
-        done = time.perf_counter()
+        log.checkpoint()
+        settled = (time.perf_counter() - started) / ENTRIES * 1e6
+        log.close()
         os.close(fd)
-    return (done - started) / ENTRIES * 1e6
+    return ours, plain, settled
 
 
 SYNCED_OURS = """
@@ -161,8 +169,15 @@ def stored() -> tuple[float, float, float, float]:
 
 
 def rows(rounds: int) -> list[Row]:
+    ours: list[float] = []
+    plain: list[float] = []
     settled: list[float] = []
-    found = in_turn(rounds, {"ours": lambda: append(settled), "plain": plain})
+    for number in range(rounds + 1):
+        one, other, settling = pairs()
+        if number:  # the first round warms up
+            ours, plain = ours + one, plain + other
+            settled.append(settling)
+    whole = [median(ours) + one for one in settled]
     synced = in_turn(
         max(3, rounds // 2), {"ours": lambda: at_once(SYNCED_OURS), "sqlite": lambda: at_once(SYNCED_SQLITE)}
     )
@@ -171,10 +186,13 @@ def rows(rounds: int) -> list[Row]:
     )
     return [
         compared(
-            "an event in the log (write)", found["ours"], "json.dumps, os.write", found["plain"],
+            "an event in the log (write)", ours, "json.dumps, os.write", plain,
             unit="µs", most=1.0,
         ),
         Row("settling, each entry, in idle time", shown(settled, "µs"), "", "", "", "", None),
+        compared(
+            "… both", whole, "json.dumps, os.write", [median(plain)] * len(whole), unit="µs",
+        ),
         compared(
             "an event on the disk (fsync), 8 writers", synced["ours"], "SQLite WAL, FULL", synced["sqlite"],
             unit="µs", most=1.0,

@@ -22,6 +22,7 @@ import re
 import time
 from binascii import b2a_base64
 from hashlib import sha256
+from struct import Struct
 
 from anchorhold.errors import AuditError
 
@@ -62,6 +63,11 @@ SALT = 16
 _SALTS = 256
 _ROOM = 600
 """Bytes that common fields and commitments may take: session and kind are bounded."""
+
+_join = b"".join
+_length = Struct(">H").pack
+_head = Struct(">HBH").pack
+"""Two bytes, and a record's head: two, and three as one and two."""
 
 _HEADS = 1_000
 """Pairs of session and kind that are remembered."""
@@ -168,35 +174,50 @@ def encode_grant(
 
 
 def shorten(fields: Fields, room: int) -> Fields:
-    """Cut the longest text fields to their first `HEAD` characters until they fit.
+    """Cut the longest fields until they fit: a text to its first `HEAD` characters, so each text of an object
+    (a prompt), a list to its first elements that have room in as many.
 
     What was cut is named in the field ``shortened``: ``{name: {"bytes": n, "sha256": hex}}``, both of the
     field's whole value as it would have stood in the entry, quotes included. So the log still commits to it.
     """
     fields = dict(fields)
     cut: dict[str, Fields] = {}
-    texts = {name: encode(value) for name, value in fields.items() if isinstance(value, str)}
+    texts = {name: encode(value) for name, value in fields.items() if isinstance(value, (str, list, dict))}
     for name in sorted(texts, key=lambda name: -len(texts[name])):
-        value = fields[name]
-        if len(texts[name]) <= 6 * HEAD or not isinstance(value, str):
+        if len(texts[name]) <= 6 * HEAD:
             break
         whole = texts[name].encode("ascii")
         cut[name] = {"bytes": len(whole), "sha256": sha256(whole).hexdigest()}
-        fields[name] = value[:HEAD]
+        fields[name] = _cut(fields[name])
         fields["shortened"] = cut
         if len(encode(fields)) <= room:
             break
     return fields
 
 
+def _cut(value: object) -> object:
+    if isinstance(value, str):
+        return value[:HEAD]
+    if isinstance(value, dict):
+        return {name: one[:HEAD] if isinstance(one, str) else one for name, one in value.items()}
+    kept, room = [], HEAD
+    for one in value if isinstance(value, list) else ():
+        room -= len(encode(one))
+        if room < 0:
+            break
+        kept.append(one)
+    return kept
+
+
 class Encoder:
     """Makes records; one for each `Log`, used under its mutex."""
 
-    __slots__ = ("_heads", "_numbers", "_salts", "_second", "_stamp", "_used", "now")
+    __slots__ = ("_heads", "_next", "_numbers", "_salts", "_second", "_stamp", "_used", "now")
 
     def __init__(self) -> None:
         self._heads: dict[tuple[str, str], tuple[str, str]] = {}
         self._numbers: dict[str, int] = {}
+        self._next = 0
         self._salts = b""
         self._used = 0
         self._second = -1
@@ -239,36 +260,36 @@ class Encoder:
             self._second = second
         head, tail = self._heads.get((session, kind)) or self._head(session, kind)
         mono = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-        number = self._numbers.get(session, 0) if session else ""
-        shown = f'{self._stamp}{nanosecond // 1000:06d}Z","mono":{mono}{head}{number}{tail}{public}'.encode(
-            "ascii"
-        )
-        openings = self._openings(names, digests, text)
-        return b"%b%b%b%b" % (
-            len(shown).to_bytes(2, "big"),
-            len(openings).to_bytes(3, "big"),
-            shown,
-            openings,
-        )
-
-    def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
+        number: int | str = ""
+        if session:
+            number = self._numbers.get(session, 0)
+            self._next = number + 1
+        micro = str(nanosecond // 1000).zfill(6)
+        shown = f'{self._stamp}{micro}Z","mono":{mono}{head}{number}{tail}{public}'.encode("ascii")
         if names and digests and not text:  # a grant: the one that has to be fast
             salts = self.salt(2 * SALT)
-            return b"\3%b%b%b%b%b%b" % (
-                (len(names) + SALT).to_bytes(2, "big"), salts[:SALT], names,
-                (len(digests) + SALT).to_bytes(2, "big"), salts[SALT:], digests,
+            one, two = len(names) + SALT, len(digests) + SALT
+            rest = 1 + 2 + one + 2 + two
+            return _join(
+                (_head(len(shown), rest >> 16, rest & 65_535), shown,
+                 b"\3", _length(one), salts[:SALT], names, _length(two), salts[SALT:], digests)
             )  # fmt: skip
+        openings = self._openings(names, digests, text)
+        return _join((_head(len(shown), len(openings) >> 16, len(openings) & 65_535), shown, openings))
+
+    def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
         mask, parts = 0, []
         for bit, group in ((1, names), (2, digests), (4, text)):
             if group:
                 mask |= bit
-                parts += [(len(group) + SALT).to_bytes(2, "big"), self.salt(), group]
-        return bytes((mask,)) + b"".join(parts)
+                parts += [_length(len(group) + SALT), self.salt(), group]
+        return bytes((mask,)) + _join(parts)
 
     def written(self, session: str) -> None:
-        """The record is in the journal: the session's next entry has the next number."""
+        """The record made last is in the journal: the session's next entry has the next number. Twice is
+        once."""
         if session:
-            self._numbers[session] = self._numbers.get(session, 0) + 1
+            self._numbers[session] = self._next
 
     def forget(self, session: str) -> None:
         """The session has ended; its name never comes again."""
@@ -344,7 +365,10 @@ def merge(shown: dict[str, object], openings: Iterable[tuple[str, bytes]]) -> di
         if fields is None:
             erased.append(name)
         elif isinstance(fields, dict):
+            cut, more = entry.get("shortened"), fields.get("shortened")
             entry.update((key, value) for key, value in fields.items() if key not in COMMON)
+            if isinstance(cut, dict) and isinstance(more, dict):
+                entry["shortened"] = {**cut, **more}
         else:
             raise ValueError
     if erased:

@@ -62,8 +62,12 @@ def fsync_path(path: str, *, directory: bool = False) -> None:
         os.close(fd)
 
 
-def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
-    """Put ``data`` at ``path`` at once: temporary file, write, rename; ``sync`` fsyncs file and folder."""
+def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600, name_later: bool = False) -> None:
+    """Put ``data`` at ``path`` at once: temporary file, write, rename; ``sync`` fsyncs file and folder.
+
+    ``name_later``: the folder is not fsynced, so after a power loss the old file may be there, whole. Without
+    ``sync`` there may be an empty one.
+    """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TMP}{name}-{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -83,7 +87,7 @@ def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600) -> None:
     except OSError:
         remove_quietly((temporary,))
         raise
-    if sync:
+    if sync and not name_later:
         fsync_path(folder, directory=True)
 
 

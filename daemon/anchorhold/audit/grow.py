@@ -46,10 +46,14 @@ def read_openings(folder: str, number: int) -> bytes | None:
 
 
 def write_openings(folder: str, number: int, data: bytes, *, sync: bool) -> None:
-    """Replace the openings of a bundle. OSError."""
+    """Replace the openings of a bundle. OSError.
+
+    Old ones are not gone before the new ones are on the disk: they are of entries that are in the tree.
+    """
     packed = zlib.compress(data, COMPRESSION)
     check = zlib.crc32(packed).to_bytes(4, "big")  # bits that pad a deflate stream are in no other sum
-    replace(os.path.join(folder, openings_path(number)), packed + check, sync=sync)
+    path = os.path.join(folder, openings_path(number))
+    replace(path, packed + check, sync=sync or os.path.lexists(path), name_later=not sync)
 
 
 class Grow:
@@ -65,17 +69,17 @@ class Grow:
         self._openings: list[bytes] = []
         self._written: list[str] = []
         self._filled: list[str] = []  # partial folders that go once the new size is committed
+        self._changed: set[int] = set()  # levels whose unfinished tile is not the one that is there
         width = size % WIDTH
         if width:
             self._load(size // WIDTH, width)
 
     def _load(self, number: int, width: int) -> None:
-        for path in (tile_path("entries", number, width), tile_path("entries", number)):
-            data = read_file(os.path.join(self.folder, path))
-            if data is not None:
-                self._entries = [
-                    len(entry).to_bytes(2, "big") + entry for entry in split_entries(data)[:width]
-                ]
+        # the whole bundle can be what a crash left: it counts where nothing else is there
+        data = read_file(os.path.join(self.folder, tile_path("entries", number, width)))
+        if data is None:
+            data = read_file(os.path.join(self.folder, tile_path("entries", number))) or b""
+        self._entries = [len(entry).to_bytes(2, "big") + entry for entry in split_entries(data)[:width]]
         openings = read_openings(self.folder, number)
         at = 0
         try:
@@ -97,6 +101,7 @@ class Grow:
     def add(self, records: Iterable[tuple[bytes, bytes]]) -> None:
         """Append entries from records: text, openings. OSError."""
         hashes = self.levels[0]
+        self._changed.add(0)
         for shown, openings in records:
             entry = build(self.first + self.size, shown, openings)
             self._entries.append(len(entry).to_bytes(2, "big") + entry)
@@ -120,6 +125,7 @@ class Grow:
             if level + 1 == len(self.levels):
                 self.levels.append([])
             self.levels[level + 1].append(full_root(hashes))
+            self._changed.add(level + 1)
             level, number = level + 1, number // WIDTH
         self._entries, self._openings = [], []
 
@@ -138,7 +144,7 @@ class Grow:
     def flush(self) -> bytes:
         """Write what is unfinished, bring everything to the disk; returns the root. OSError."""
         for level, hashes in enumerate(self.levels):
-            if hashes:
+            if hashes and level in self._changed:  # a tile that readers look at is left alone
                 self._put(tile_path(level, self.size >> (8 * (level + 1)), len(hashes)), b"".join(hashes))
         if self._entries:
             self._bundle(self.size // WIDTH, len(self._entries))

@@ -15,7 +15,7 @@ import fcntl
 import os
 
 from anchorhold.audit.entry import is_sound, records
-from anchorhold.audit.files import fsync_path, make_folders, read_fd, remove_quietly
+from anchorhold.audit.files import fsync_path, read_fd, remove_quietly
 
 FOLDER = "journal"
 CHUNK = 8 << 20
@@ -25,35 +25,42 @@ CHUNK = 8 << 20
 class Writer:
     """The journal of one open log. Made on disk with the first record."""
 
-    __slots__ = ("_fd", "_folder", "_sync", "broken", "name", "size")
+    __slots__ = ("_fd", "_folder", "_log", "_place", "_root", "_sync", "broken", "name", "size")
 
     def __init__(self, log: str, *, sync: bool) -> None:
+        self._log = log
         self._folder = os.path.join(log, FOLDER)
         self._sync = sync
         self._fd = -1
+        self._root = os.path.join(log, "vkey")
+        self._place: tuple[int, int, int] | None = None
         self.name = ""
         self.size = 0
-        self.broken = (
-            False  # a write could not be taken back, or an fsync failed: the file is not to be added to
-        )
+        self.broken = False
+        """A write could not be taken back, or an fsync failed, or the file is gone: nothing may be added."""
+
+    def settle_in(self) -> None:
+        """Remember which log this is: there can be another one in its place later. OSError."""
+        self._place = _identity(os.stat(self._root))
 
     def add(self, record: bytes) -> None:
-        """Write one record; OSError if it is not in the file (and then nothing of it is)."""
+        """Write one record; OSError if it is not in the file (and then nothing of it is).
+
+        `size` tells whether it is there where something else was raised: a signal's exception.
+        """
         fd = self._fd if self._fd >= 0 else self._create()
+        before = self.size
         try:
             written = os.write(fd, record)
-            if written != len(record):
-                # A disk that is full takes what fits; the next write says why.
-                os.write(fd, record[written:])
-                raise OSError(errno.EIO, "a record was written in two parts")
-        except OSError:
-            try:
-                os.ftruncate(fd, self.size)
-            except OSError:
-                self.broken = True
-                raise
+            while written != len(record):  # a disk that is full takes what fits; the next write says why
+                more = os.write(fd, record[written:])
+                if more == 0:
+                    raise OSError(errno.EIO, "nothing was written")
+                written += more
+            self.size = before + written
+        except BaseException:
+            self._take_back(fd, before, len(record))
             raise
-        self.size += written
         if self._sync:
             try:
                 os.fdatasync(fd)
@@ -61,32 +68,56 @@ class Writer:
                 self.broken = True
                 raise
 
+    def _take_back(self, fd: int, before: int, length: int) -> None:
+        """What is there of a record that was not written to its end. A whole one stays: somebody may have
+        settled it already, and must find later ones after it."""
+        try:
+            if os.fstat(fd).st_size == before + length:
+                self.size = before + length
+            else:
+                self.size = before
+                os.ftruncate(fd, before)
+        except OSError:
+            self.broken = True
+
     def _create(self) -> int:
-        make_folders(self._folder, sync=self._sync)
+        try:
+            os.mkdir(self._folder, 0o700)  # not what is above it: a log that was removed stays so
+        except FileExistsError:
+            pass
+        else:
+            if self._sync:
+                fsync_path(self._log, directory=True)
+        if not self.is_there():
+            raise FileNotFoundError(errno.ENOENT, "it was removed while in use", self._log)
         while True:
             name = os.urandom(8).hex()
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd, self.name, self.size = os.open(os.path.join(self._folder, name), flags, 0o600), name, 0
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_SH)
+                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 if self._sync:
                     fsync_path(self._folder, directory=True)
-                if self.is_there():  # else somebody took it for a dead writer's, before it was locked
+                if self.is_there():
                     return self._fd
+            except BlockingIOError:
+                pass
             except OSError:
                 remove_quietly((os.path.join(self._folder, name),))
                 self.close()
                 raise
-            self.close()
+            self.close()  # somebody took it for a dead writer's before it was locked, and removes it
 
     def is_there(self) -> bool:
-        """Whether the file still has its name. Without it nobody would settle what is written."""
-        if self._fd < 0:
-            return True
+        """Whether the file still has its name, and the log is the same where there is no file yet. Without it
+        nobody would settle what is written."""
+        path = self._root if self._fd < 0 else os.path.join(self._folder, self.name)
         try:
-            named = os.stat(os.path.join(self._folder, self.name))
+            named = os.stat(path)
         except FileNotFoundError:
             return False
+        if self._fd < 0:
+            return self._place is None or _identity(named) == self._place
         mine = os.fstat(self._fd)
         return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
 
@@ -103,6 +134,11 @@ class Writer:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self.name, self.size = -1, "", 0
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int]:
+    """The time too, since numbers are given again."""
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 class Unsettled:
@@ -172,7 +208,8 @@ def _is_gone(fd: int) -> bool:
 
 
 def remove(log: str, name: str, end: int) -> None:
-    """Unlink the journal of a writer that is gone, if all of it, ``end`` bytes, is in the tree.
+    """Unlink the journal of a writer that is gone, if nothing follows its first ``end`` bytes, which are in
+    the tree. After a power loss it can be shorter: only the tree was fsynced.
 
     The lock is held meanwhile: a writer that is only about to lock its new file then sees that it is gone.
     """
@@ -182,10 +219,19 @@ def remove(log: str, name: str, end: int) -> None:
     except FileNotFoundError:
         return
     try:
-        if _is_gone(fd) and os.fstat(fd).st_size == end:
+        if _is_gone(fd) and os.fstat(fd).st_size <= end:
             os.unlink(path)
     finally:
         os.close(fd)
+
+
+def sync_folder(log: str) -> None:
+    """Bring it to the disk that journals are gone. Only then may `State` forget them: one that came back
+    would be taken in again. OSError."""
+    try:
+        fsync_path(os.path.join(log, FOLDER), directory=True)
+    except FileNotFoundError:
+        return
 
 
 def blank(log: str, name: str, end: int) -> None:

@@ -20,7 +20,7 @@ from anchorhold.audit.entry import Encoder, encode_group, encode_public, split
 from anchorhold.audit.files import audit_error, make_folders
 from anchorhold.audit.journal import Writer
 from anchorhold.audit.settle import Chain, Held, Locked, damaged, tidy_temporary
-from anchorhold.audit.state import State
+from anchorhold.audit.state import FILE
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
@@ -69,10 +69,14 @@ class Log:
                 if chain.is_due():
                     chain.rotate()
         except Held:
-            if State.load(path) is None:
+            if not os.path.lexists(os.path.join(path, FILE)):
                 raise  # nobody has made the log yet; else what a crash left can wait for the end of this run
         except OSError as error:
             raise audit_error(error, "be opened", error.filename or path) from error
+        try:
+            log._journal.settle_in()
+        except OSError as error:
+            raise audit_error(error, "be opened", path) from error
         return log
 
     def append(self, kind: str, session: str, fields: dict[str, object]) -> None:
@@ -95,21 +99,27 @@ class Log:
         self, kind: str, session: str, public: str, names: bytes, digests: bytes = b"", text: bytes = b""
     ) -> None:
         """`append` for who has encoded the fields already (`anchorhold.audit.entry`)."""
+        gathered = self._journal.size - self._settled
+        if gathered > GATHERED:  # before the event, not after it: an error would say that it is not there
+            self.settle(must=gathered > 4 * GATHERED)
         with self._mutex:
-            self._check_usable()
+            if self._closed or self._journal.broken or os.getpid() != self._pid:
+                self._check_usable()
+            size = self._journal.size
             record = self._encoder.record(session, kind, public, names, digests, text)
             try:
                 if not 0 <= self._encoder.now - self._looked < LOOK:
                     self._look()
                 self._journal.add(record)
-            except OSError as error:
-                raise audit_error(error, "be written", self._path) from error
-            self._encoder.written(session)
+                self._encoder.written(session)
+            except BaseException as error:
+                if self._journal.size > size:  # it is there all the same: no number may come twice
+                    self._encoder.written(session)
+                if isinstance(error, OSError):
+                    raise audit_error(error, "be written", self._path) from error
+                raise
             if kind == "session.end":
                 self._encoder.forget(session)
-            gathered = self._journal.size - self._settled > GATHERED
-        if gathered:
-            self.settle(must=self._journal.size - self._settled > 4 * GATHERED)
 
     def settle(self, *, must: bool = False) -> None:
         """`checkpoint`, if nobody else is at it just now; else another time. ``must``: it has waited long
@@ -133,16 +143,15 @@ class Log:
                 with self._mutex:
                     self._look()
                 chain.settle()
-                if rotate or chain.is_due():
-                    chain.rotate()
-                checkpoint = chain.sign()
                 with self._mutex:
                     self._settled = chain.state.journals.get(self._journal.name, 0)
                     if self._settled == self._journal.size:
                         self._journal.end(self._settled)
                         self._settled = 0
                         chain.forget_journals()
-                return checkpoint
+                if rotate or chain.is_due():
+                    chain.rotate()
+                return chain.sign()
         except OSError as error:
             raise audit_error(error, "be signed", error.filename or self._path) from error
 

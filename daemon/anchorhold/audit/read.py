@@ -14,14 +14,12 @@ from anchorhold.audit.files import read_file
 from anchorhold.audit.grow import read_openings
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.state import FILE, State
-from anchorhold.audit.tree import WIDTH, split_entries, tile_path, wider
+from anchorhold.audit.tree import TRIES, WIDTH, read_part, split_entries, tile_path
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-TRIES = 100
 
 
 class Epoch:
@@ -90,13 +88,7 @@ def log_folder(state_dir: str | os.PathLike[str]) -> str:
 def read_raw(epoch: Epoch, number: int) -> bytes:
     """A bundle's bytes; it may hold more entries than the epoch's size. AuditError, OSError."""
     width = min(WIDTH, epoch.size - number * WIDTH)
-    data = None
-    if width < WIDTH:
-        data = read_file(os.path.join(epoch.folder, tile_path("entries", number, width)))
-    if data is None:
-        data = read_file(os.path.join(epoch.folder, tile_path("entries", number)))
-    if data is None:  # it has grown since: a wider partial bundle begins with the same
-        data = wider(os.path.join(epoch.folder, tile_path("entries", number)), width)
+    data = read_part(os.path.join(epoch.folder, tile_path("entries", number)), width)
     if data is None:
         raise unreadable(epoch.first + number * WIDTH)
     return data
@@ -135,14 +127,17 @@ def _consistent(log: str) -> tuple[State, list[tuple[bytes, bytes]]]:
         before = read_file(os.path.join(log, FILE))
         state = State() if before is None else State.parse(before, log)
         try:
-            found = []
+            found: list[tuple[bytes, tuple[bytes, bytes]]] = []
             for name in journal.names(log):
                 one = journal.read(log, name, state.journals.get(name, 0), limit=1 << 40, look=False)
-                found += [(record[0][8:35], at, record) for at, record in enumerate(one.found)]
+                latest = b""
+                for record in one.found:  # those of one writer keep their order, as in `settle`
+                    latest = max(latest, record[0][8:35])
+                    found.append((latest, record))
         except FileNotFoundError:
             continue
         if read_file(os.path.join(log, FILE)) == before:
-            return state, [record for _, _, record in sorted(found, key=lambda one: one[0])]
+            return state, [record for _, record in sorted(found, key=lambda one: one[0])]
     raise AuditError("the audit log changes too fast to be read", hint="Try again.")
 
 

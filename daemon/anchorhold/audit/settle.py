@@ -15,10 +15,12 @@ import heapq
 import os
 import time
 from base64 import b64encode
+from bisect import bisect_right
 from hashlib import sha256
+from itertools import accumulate
 
 from anchorhold.audit import journal
-from anchorhold.audit.entry import Encoder, encode, encode_public, records
+from anchorhold.audit.entry import RECORD_HEAD, Encoder, encode, encode_public, records
 from anchorhold.audit.files import TMP, fsync_path, make_folders, read_file, replace
 from anchorhold.audit.grow import Grow, tidy_partials
 from anchorhold.audit.keys import Key, destroy
@@ -112,6 +114,8 @@ class Chain:
     def __init__(self, log: str) -> None:
         self.log = log
         state = State.load(log)
+        # what the disk knows of the last head and of journals
+        self._stored = (state.signed, dict(state.journals)) if state else (0, {})
         self.state = self._begin() if state is None else state
         self._finish_rotation()
 
@@ -193,6 +197,7 @@ class Chain:
                 journal.read(self.log, name, self.state.journals.get(name, 0))
                 for name in journal.names(self.log)
             ]
+            _hold_back(found)
             if not any(one.found or one.torn for one in found):
                 known = {one.name for one in found}
                 if not known.issuperset(self.state.journals) or any(one.gone for one in found):
@@ -241,7 +246,7 @@ class Chain:
     def _commit(self, state: State, grow: Grow) -> None:
         grow.flush()
         state.size = grow.size
-        state.save(self.log)
+        self._save(state)
         self.state = state
         grow.tidy()
 
@@ -254,12 +259,16 @@ class Chain:
         self.forget_journals()
 
     def forget_journals(self) -> None:
-        """Journals that are gone leave the state. A mention too many on the disk harms nobody."""
+        """Journals that are gone leave the state; on the disk, with what is saved next: a mention too many
+        harms nobody."""
         there = set(journal.names(self.log))
-        known = self.state.journals
-        self.state.journals = {name: end for name, end in known.items() if name in there}
-        if self.state.journals != known:
-            self.state.save(self.log, sync=False)
+        self.state.journals = {name: end for name, end in self.state.journals.items() if name in there}
+
+    def _save(self, state: State, *, name_later: bool = False) -> None:
+        if not self._stored[1].keys() <= state.journals.keys():
+            journal.sync_folder(self.log)
+        state.save(self.log, name_later=name_later)
+        self._stored = (state.signed, dict(state.journals))
 
     def _set_aside(self, torn: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Bytes that a crash tore: kept under their digest, on disk before the entry that tells of them."""
@@ -280,7 +289,7 @@ class Chain:
         """Sign the head of what is in the tree, and put it in place."""
         old = self.checkpoint()
         if old.size == self.state.size:
-            self._note_signed(old.size)
+            self._note(old.size)
             return old
         root = self._grow().root()
         folder = self.folder(self.state.epoch)
@@ -304,16 +313,16 @@ class Chain:
         finally:
             key.wipe()
         replace(os.path.join(folder, "checkpoint"), new.note, sync=True)
-        self._note_signed(new.size)
+        self._note(new.size)
         tidy_partials(folder, new.size)
         return new
 
-    def _note_signed(self, size: int) -> None:
-        """So that an older head in the place of this one is noticed. Lost in a power loss, it is noted next
-        time."""
-        if self.state.signed != size:
-            self.state.signed = size
-            self.state.save(self.log, sync=False)
+    def _note(self, signed: int) -> None:
+        """So that an older head in the place of this one is noticed; and which journals are gone. Lost in a
+        power loss, it is noted next time."""
+        self.state.signed = signed
+        if self._stored != (signed, self.state.journals):
+            self._save(self.state, name_later=True)
 
     # -- epochs
 
@@ -322,7 +331,8 @@ class Chain:
         if self.state.size >= EPOCH_ENTRIES:
             return True
         first = os.path.join(self.folder(self.state.epoch), "vkey")
-        return time.time() - os.stat(first).st_mtime >= EPOCH_SECONDS and self.state.size > 1
+        # either way: a clock that was far ahead when the epoch began must not keep its key for years
+        return abs(time.time() - os.stat(first).st_mtime) >= EPOCH_SECONDS and self.state.size > 1
 
     def rotate(self) -> None:
         """End the epoch and begin the next one."""
@@ -347,6 +357,17 @@ class Chain:
             self._start_epoch(following, {"previous": previous})
         if self.state.epoch:
             destroy(os.path.join(self.folder(self.state.epoch - 1), "key"))
+        self._forget_next()
+
+    def _forget_next(self) -> None:
+        """A key that was made for the next epoch and named nowhere, since a crash came between, has lain
+        about: whoever saw it meanwhile must not have the next epoch's."""
+        folder = self.folder(self.state.epoch + 1)
+        if os.path.lexists(folder):
+            for name in ("vkey", "checkpoint"):
+                if os.path.lexists(path := os.path.join(folder, name)):
+                    os.unlink(path)
+            destroy(os.path.join(folder, "key"))
 
 
 def _origin(vkey: str) -> str:
@@ -362,6 +383,22 @@ def own_records(kind: str, fields: dict[str, object]) -> Iterator[tuple[bytes, b
         yield shown, openings
 
 
+def _hold_back(found: list[Unsettled]) -> None:
+    """Where a journal has more than was read of it, what is later than that waits for the next turn: so all
+    is taken in order of time, whoever wrote much."""
+    ends = [max(_times(one.found)) for one in found if one.more]
+    for one in found if ends else ():
+        times = list(accumulate(_times(one.found), max))
+        keep = bisect_right(times, min(ends))
+        if keep < len(times):
+            one.end -= sum(RECORD_HEAD + len(shown) + len(private) for shown, private in one.found[keep:])
+            one.found, one.torn, one.more = one.found[:keep], b"", True
+
+
+def _times(found: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
+    return (shown[8:35] for shown, _ in found)
+
+
 def _merged(found: list[Unsettled]) -> Iterator[tuple[bytes, bytes]]:
     """All records in order of time; those of one journal always in their own order."""
     rows = [one.found for one in found if one.found]
@@ -369,10 +406,8 @@ def _merged(found: list[Unsettled]) -> Iterator[tuple[bytes, bytes]]:
         return iter(rows[0])
 
     def keyed(at: int) -> Iterator[tuple[bytes, int, tuple[bytes, bytes]]]:
-        latest = b""
-        for record in rows[at]:
-            latest = max(latest, record[0][8:35])
-            yield latest, at, record
+        latest = accumulate(_times(rows[at]), max)
+        return ((time, at, record) for time, record in zip(latest, rows[at], strict=True))
 
     return (record for _, _, record in heapq.merge(*map(keyed, range(len(rows))), key=lambda one: one[:2]))
 

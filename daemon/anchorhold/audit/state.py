@@ -43,8 +43,8 @@ class State:
         """Entries in all trees of the chain: the seq of the next one."""
         return self.first + self.size
 
-    def save(self, log: str, *, sync: bool = True) -> None:
-        """Commit. OSError."""
+    def save(self, log: str, *, name_later: bool = False) -> None:
+        """Commit. ``name_later``: after a power loss the last one may be there instead. OSError."""
         content: dict[str, object] = {
             "v": 2,
             "epoch": self.epoch,
@@ -56,7 +56,7 @@ class State:
         }
         content["sum"] = _sum(content)
         text = json.dumps(content, separators=(",", ":")) + "\n"
-        replace(os.path.join(log, FILE), text.encode(), sync=sync)
+        replace(os.path.join(log, FILE), text.encode(), sync=True, name_later=name_later)
 
     @classmethod
     def load(cls, log: str) -> State | None:
@@ -81,7 +81,7 @@ class State:
             }:
                 raise ValueError
             state = cls(**content)
-            journals = state.journals
+            journals = content["journals"]
             numbers = (state.epoch, state.first, state.size, state.signed, *journals.values())
             if (
                 any(type(number) is not int or number < 0 for number in numbers)

@@ -17,6 +17,9 @@ from anchorhold.errors import AuditError
 WIDTH = 256
 """Hashes in a full tile, entries in a full bundle (tlog-tiles)."""
 
+TRIES = 100
+"""How often a file is looked for in a log that grows meanwhile."""
+
 HASH = 32
 """Bytes of a SHA-256 hash."""
 
@@ -97,16 +100,8 @@ def split_entries(bundle: bytes) -> list[bytes]:
 
 
 def load_hashes(folder: str, level: int, number: int, width: int) -> list[bytes]:
-    """The first ``width`` hashes of a tile, from the partial tile of that width, or the whole one, or a wider
-    one.
-
-    Raises AuditError if they are not there.
-    """
-    data = read_file(os.path.join(folder, tile_path(level, number, width)))
-    if data is None or len(data) != width * HASH:
-        data = (read_file(os.path.join(folder, tile_path(level, number))) or b"")[: width * HASH]
-    if not data:
-        data = (wider(os.path.join(folder, tile_path(level, number)), width) or b"")[: width * HASH]
+    """The first ``width`` hashes of a tile. Raises AuditError if they are not there."""
+    data = (read_part(os.path.join(folder, tile_path(level, number)), width) or b"")[: width * HASH]
     if len(data) != width * HASH:
         raise AuditError(
             f"a hash tile of the audit log is missing or cut off: {tile_path(level, number, width)}",
@@ -115,14 +110,36 @@ def load_hashes(folder: str, level: int, number: int, width: int) -> list[bytes]
     return split_hashes(data)
 
 
-def wider(path: str, width: int) -> bytes | None:
-    """The narrowest partial tile or bundle of more than ``width``: the log has grown, and it begins with the
-    same."""
+def read_part(path: str, width: int) -> bytes | None:
+    """The tile or bundle at ``path`` that holds at least ``width``: the partial one of that width, or where
+    the log has grown meanwhile a wider one or the whole one, which begin with the same. None if there is
+    none.
+
+    Looked for in the order in which they come and go, and again, since the log can grow between two looks.
+    """
+    for _ in range(TRIES):
+        data = read_file(f"{path}.p/{width}") if width < WIDTH else None
+        if data is None:
+            for one in _wider(path, width):
+                data = read_file(f"{path}.p/{one}")
+                if data is not None:
+                    break
+        if data is None:
+            data = read_file(path)
+        if data is not None:
+            return data
+        if not _wider(path, width):
+            return read_file(path)
+    return None
+
+
+def _wider(path: str, width: int) -> list[int]:
+    """Widths of the partial ones that are there now."""
     try:
-        names = sorted(int(name) for name in os.listdir(path + ".p") if name.isascii() and name.isdigit())
+        names = os.listdir(path + ".p")
     except FileNotFoundError:
-        return None
-    return next((read_file(f"{path}.p/{one}") for one in names if one > width), None)
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and int(name) > width)
 
 
 def load_edge(folder: str, size: int) -> list[list[bytes]]:

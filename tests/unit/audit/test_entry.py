@@ -125,11 +125,35 @@ def test_what_does_not_fit_is_shortened_and_committed_to() -> None:
     assert len(one["path"]) == 5000
 
 
+def test_a_long_prompt_and_many_files_do_not_stop_a_question() -> None:
+    prompt = {"text": "\u4e16" * 12_000, "system": "s" * 900}
+    files = [f"/home/a/documents/letter-{number}.txt" for number in range(3000)]
+    entry = made({"prompt": prompt, "files": files, "turns": 0}, "request.start")
+    assert entry["prompt"] == {"text": "\u4e16" * HEAD, "system": "s" * 900}
+    assert 10 < len(entry["files"]) < 100 and entry["files"] == files[: len(entry["files"])]
+    whole = json.dumps(prompt, separators=(",", ":")).encode()
+    told = {"bytes": len(whole), "sha256": hashlib.sha256(whole).hexdigest()}
+    assert entry["shortened"]["prompt"] == told
+
+
+def test_what_was_shortened_is_told_of_all_parts(state_dir: Path) -> None:
+    from anchorhold.audit.query import entries
+
+    log = Log.open(state_dir)
+    long = "x" * 70_000
+    log.append("session.start", NAME, {"note": long, "path": long, "prompt": {"text": long}})
+    log.close()
+    (entry,) = entries(state_dir, kinds=("session.start",))
+    assert sorted(entry["shortened"]) == ["note", "path", "prompt"]
+    assert entry["note"] == entry["path"] == entry["prompt"]["text"] == "x" * HEAD
+
+
 def test_what_cannot_be_shortened_is_refused(state_dir: Path) -> None:
     log = Log.open(state_dir)
     long: list[dict[str, object]] = [
-        {"files": ["x" * 1000] * 100},
-        {"note": ["x" * 1000] * 100, "reason": "y"},
+        {"layers": {"a": ["x" * 1000] * 100}},
+        {"note": {str(number): "x" * 1000 for number in range(100)}, "reason": "y"},
+        {f"note{number}": "x" * 5000 for number in range(20)},
     ]
     for fields in long:
         with pytest.raises(AuditError, match="too long"):

@@ -327,3 +327,82 @@ def test_replace_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="No space"):
         files.replace(str(path), b"new", sync=True)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["file"]
+
+
+# A file system that turns read-only while a log is open, and back; nobody else sees it.
+REMOUNTED = """
+import os, pathlib, sys
+from anchorhold.audit.log import Log
+from anchorhold.audit.query import entries
+from anchorhold.errors import AuditError
+from anchorhold.kernel import mounts, namespaces
+from anchorhold.verify.check import verify
+where = sys.argv[1]
+uid, gid = os.geteuid(), os.getegid()
+namespaces.unshare(namespaces.CLONE_NEWNS | (namespaces.CLONE_NEWUSER if uid else 0))
+if uid:
+    namespaces.write_id_maps("self", uid, gid)
+mounts.mount(None, "/", None, mounts.MS_REC | mounts.MS_PRIVATE)
+mounts.mount("tmpfs", where, "tmpfs", 0, "size=4m,mode=700")
+state = pathlib.Path(where)
+def remount(flags):
+    mounts.mount(None, where, None, mounts.MS_REMOUNT | flags)
+log = Log.open(state)
+log.append("policy.load", "", {"number": 0})
+log.checkpoint()
+remount(mounts.MS_RDONLY)
+def failing(action):
+    try:
+        action()
+    except AuditError as error:
+        print(error, "/", error.hint)
+failing(lambda: log.append("policy.load", "", {"number": -1}))
+failing(log.checkpoint)
+failing(lambda: Log.open(state))
+print(len(list(entries(state))), verify(where).ok)
+remount(0)
+log.append("policy.load", "", {"number": 1})
+log.checkpoint(rotate=True)
+log.close()
+print([entry["number"] for entry in entries(state) if "number" in entry], verify(where).ok)
+"""
+
+
+def test_a_file_system_that_turns_read_only(tmp_path: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", REMOUNTED, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(DAEMON)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    *failures, reading, after = run.stdout.splitlines()
+    assert len(failures) == 3 and reading == "2 True" and after == "[0, 1] True"
+    for failure, what in zip(failures, ("written", "signed", "opened"), strict=True):
+        assert (
+            f"cannot be {what}" in failure and "Read-only file system" in failure and str(tmp_path) in failure
+        )
+        assert "remount it" in failure
+
+
+@pytest.mark.parametrize(
+    "name", ["lock", "state", "0/checkpoint", "0/key", "0/openings/000", "0/tile/0/000.p/3"]
+)
+def test_files_of_somebody_else(unprivileged: Runner, open_tmp: Path, name: str) -> None:
+    """Not readable for who runs: said with the file's name, and nothing is begun anew or lost."""
+    code = (
+        "import os, pathlib, sys\nfrom anchorhold.audit.log import Log\n"
+        "from anchorhold.errors import AuditError\nfrom anchorhold.verify.check import verify\n"
+        "state = pathlib.Path(sys.argv[1]) / 'state'\nlog = Log.open(state)\n"
+        "log.append('policy.load', '', {})\nlog.append('policy.load', '', {})\nlog.checkpoint()\n"
+        "path = state / 'log' / sys.argv[2]\nos.chmod(path, 0)\n"
+        "try:\n    log.append('policy.load', '', {})\n    log.checkpoint()\n"
+        "except AuditError as error:\n    print(error, '/', error.hint)\n"
+        "os.chmod(path, 0o600)\nprint(log.checkpoint().size, verify(str(state)).ok)\n"
+    )
+    run = unprivileged(sys.executable, "-c", code, open_tmp, name, cwd=Path("/"))
+    assert run.returncode == 0, run.stderr
+    failure, after = run.stdout.splitlines()
+    assert "Permission denied" in failure and f"log/{name}" in failure and "owner and mode" in failure
+    assert after == "4 True"

@@ -16,7 +16,7 @@ from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.errors import AuditError
 from anchorhold.verify.note import VerifierKey, private_belongs, read_head
-from tests.unit.audit.logs import all_bytes, filled
+from tests.unit.audit.logs import all_bytes, filled, good
 
 # golang.org/x/mod/sumdb/note, the example of its documentation
 GO_KEY = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz\n"
@@ -170,6 +170,73 @@ def test_the_old_key_is_gone_from_memory_and_disk(state_dir: Path) -> None:
     assert job.returncode == 0 and left == [0, 0, 0, 0]
     everything = all_bytes(state_dir)
     assert text not in everything and seed not in everything
+
+
+# Makes each key itself, and rotates again and again; tells at each "?" what its last key's file holds.
+MAKER = """
+import gc, sys
+from pathlib import Path
+from anchorhold.audit.log import Log
+state = Path(sys.argv[1])
+log = Log.open(state)
+for epoch in range(4):
+    log.append("policy.load", "", {})
+    log.checkpoint()
+    gc.collect()
+    print("?", flush=True)
+    sys.stdin.readline()
+    log.checkpoint(rotate=True)
+gc.collect()
+print("?", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.slow
+def test_who_made_the_keys_does_not_remember_them(state_dir: Path) -> None:
+    """As the supervisor runs for days: not one of the keys that it made is left in its memory, also not the
+    one in use, which it reads from the file each time."""
+    seeds = []
+    job = subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(state_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert job.stdin is not None and job.stdout is not None
+    with job:
+        for epoch in range(5):
+            assert job.stdout.readline() == b"?\n"
+            key = Key.load(str(state_dir / f"log/{epoch}/key"))
+            seeds.append(bytes(key.seed))
+            texts = [base64.b64encode(b"\1" + seed) for seed in seeds]
+            parts = [part for seed in seeds for part in (seed[:12], seed[20:])]
+            parts += [part for text in texts for part in (text[4:20], text[24:40])]
+            assert [copies_in(job.pid, part) for part in parts] == [0] * len(parts), epoch
+            job.stdin.write(b"\n")
+            job.stdin.flush()
+    everything = all_bytes(state_dir)
+    assert job.returncode == 0 and texts[-1] in everything
+    assert not any(one in everything for one in texts[:-1] + seeds[:-1])
+
+
+def test_a_key_that_lay_about_is_not_the_next_epochs(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation was cut short before it named the new key. Who copied that since is not to have it."""
+    log = filled(state_dir, 3)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("anchorhold.audit.settle.Chain._commit", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            log.checkpoint(rotate=True)
+    stolen = (state_dir / "log/1/key").read_bytes()
+    log.checkpoint()
+    assert not (state_dir / "log/1/key").exists()
+    log.checkpoint(rotate=True)
+    log.close()
+    assert (state_dir / "log/1/key").read_bytes() != stolen
+    good(state_dir)
 
 
 def test_rotation_keeps_exactly_one_private_key(state_dir: Path) -> None:

@@ -189,6 +189,15 @@ def test_an_epoch_ends_after_a_day_or_many_entries(state_dir: Path, monkeypatch:
     assert len(names) == 1 and [head[0].rpartition("/")[2] for head in heads] == ["0", "1", "2"]
 
 
+def test_an_epoch_from_the_future_ends(state_dir: Path) -> None:
+    """It began while the clock was wrong; its key is not to live until that day."""
+    filled(state_dir, 10).close()
+    future = (state_dir / "log/0/vkey").stat().st_mtime + 10 * settle.EPOCH_SECONDS
+    os.utime(state_dir / "log/0/vkey", (future, future))
+    Log.open(state_dir).close()
+    assert not (state_dir / "log/0/key").exists() and (state_dir / "log/1/key").exists()
+
+
 def test_an_empty_epoch_is_not_ended(state_dir: Path) -> None:
     Log.open(state_dir).close()
     os.utime(state_dir / "log/0/vkey", (1, 1))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from anchorhold.audit import journal, query
+from anchorhold.audit import files, journal, query, tree
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries, path_pattern
 from anchorhold.errors import AuditError
@@ -190,3 +191,52 @@ def test_what_may_not_be_read(state_dir: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(os, "open", denied)
     with pytest.raises(AuditError, match="cannot be read"):
         list(entries(state_dir))
+
+
+@pytest.mark.parametrize("growth", [1, 300])
+def test_a_log_that_grows_between_any_two_looks_at_it(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, growth: int
+) -> None:
+    """Partial bundles go as wider ones and the whole one come; the reader is never quick enough."""
+    log = filled(state_dir, 5)
+    real = files.read_file
+    grown, busy = 0, False
+
+    def read_file(path: str) -> bytes | None:
+        nonlocal grown, busy
+        if "/tile/" in path and grown < 3 and not busy:
+            busy = True
+            grown += 1
+            for _ in range(growth):
+                log.append("policy.load", "", {})
+            log.checkpoint()
+            busy = False
+        return real(path)
+
+    monkeypatch.setattr("anchorhold.audit.read.read_file", read_file)
+    monkeypatch.setattr("anchorhold.audit.tree.read_file", read_file)
+    seqs = [entry["seq"] for entry in entries(state_dir)]
+    assert seqs == list(range(5)) and grown == (3 if growth == 1 else 2)
+    grown = 0
+    size, leaves = log.checkpoint().size, [1]
+    folder = str(state_dir / "log/0")
+    before = tree.multiproof(folder, size, leaves)
+    assert grown >= 2
+    assert before == tree.multiproof(folder, size, leaves)
+    log.close()
+
+
+def test_events_that_are_not_settled_keep_their_order(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of one writer, also where the clock was set back."""
+    log = Log.open(state_dir)
+    now = time.time_ns()
+    for number in range(10):
+        monkeypatch.setattr(time, "time_ns", lambda at=now - number * 10**9: at)
+        log.append("policy.load", "", {"number": number})
+    unsettled = [(entry["seq"], entry["number"]) for entry in entries(state_dir) if "number" in entry]
+    log.checkpoint()
+    log.close()
+    settled = [(entry["seq"], entry["number"]) for entry in entries(state_dir) if "number" in entry]
+    assert unsettled == settled == [(number + 1, number) for number in range(10)]

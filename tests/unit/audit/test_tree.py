@@ -93,6 +93,19 @@ def test_the_specifications_example_of_partial_tiles(tmp_path: Path) -> None:
     assert [len(level) for level in tree.load_edge(str(tmp_path), 65_793)] == [1, 1, 1]
 
 
+def recursion(low: int, high: int, leaves: dict[int, bytes], proof: list[bytes]) -> bytes:
+    """docs/audit-log.md, Proofs, word for word."""
+    if not any(low <= index < high for index in leaves):
+        return proof.pop(0)
+    if high - low == 1:
+        return leaves[low]
+    split = 1
+    while split * 2 < high - low:
+        split *= 2
+    left = recursion(low, low + split, leaves, proof)
+    return hashlib.sha256(b"\x01" + left + recursion(low + split, high, leaves, proof)).digest()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_proofs_lead_to_the_root_and_nothing_else_does(data: st.DataObject) -> None:
@@ -104,6 +117,8 @@ def test_proofs_lead_to_the_root_and_nothing_else_does(data: st.DataObject) -> N
         proof = tree.multiproof(folder, size, wanted)
     leaves = [(index, hashes[index]) for index in wanted]
     assert proved_root(size, leaves, proof) == mth(hashes)
+    left = list(proof)
+    assert recursion(0, size, dict(leaves), left) == mth(hashes) and left == []
     for bad in ([*proof, bytes(32)], proof[:-1], [bytes(32), *proof[1:]]):
         if bad != proof:
             try:
