@@ -10,6 +10,7 @@ from typing import Any
 
 from anchorhold.verify.entries import (
     GRANT,
+    GRANT_OPENINGS,
     GROUPS,
     Entry,
     EntryError,
@@ -19,10 +20,7 @@ from anchorhold.verify.entries import (
     openings_at,
 )
 from anchorhold.verify.merkle import WIDTH
-from anchorhold.verify.rules import STEP, Segment, wall_seconds
-
-LOG_KINDS = frozenset({"log.recovered", "epoch.start", "epoch.end", "redaction", "prune"})
-"""Entries of the log's own, of no session."""
+from anchorhold.verify.rules import KINDS, LOG_KINDS, STEP, Segment, wall_seconds
 
 
 class Seen:
@@ -30,10 +28,10 @@ class Seen:
 
     ``hashes``: leaf hashes of its entries. ``problems``: (seq, words) of entries. ``segments``: of sessions,
     in order. ``own``: (seq, fields) of the log's own entries. ``erased``: (seq, mask of groups) of openings
-    that are not there.
+    that are not there. ``loose``: bytes follow the last opening.
     """
 
-    __slots__ = ("erased", "hashes", "openings_problem", "own", "problems", "segments", "trailing")
+    __slots__ = ("erased", "hashes", "loose", "own", "problems", "segments", "trailing")
 
     def __init__(self) -> None:
         self.hashes: list[bytes] = []
@@ -41,8 +39,7 @@ class Seen:
         self.segments: list[Segment] = []
         self.own: list[tuple[int, dict[str, Any]]] = []
         self.erased: list[tuple[int, int]] = []
-        self.openings_problem = ""
-        self.trailing = False
+        self.loose = self.trailing = False
 
 
 def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: dict[bytes, int]) -> Seen:
@@ -59,7 +56,7 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
     segments: dict[bytes, Segment] = {}
     if len(clocks) > 100_000:
         clocks.clear()
-    match_grant = GRANT.fullmatch
+    match_grant, match_openings = GRANT.fullmatch, GRANT_OPENINGS.match
     problems = seen.problems
     at = 0
     broken = openings is None
@@ -67,14 +64,21 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
     commitments: tuple[tuple[int, bytes], ...] | None
     current, last_n, last_offset, last_class = b"", -2, 0, b""  # of the session that the last grant was of
     same = 0  # grants of that session and class since its segment was told
+    last_second, wall = b"", 0
+    digests: list[bytes] = []  # of grants' openings, which are compared all at once with
+    committed: list[bytes] = []  # what these entries commit to
+    compared: list[int] = []
     for seq, entry in enumerate(entries, first):
         match = match_grant(entry)
         try:
             if match is not None:
-                number, second, micro, mono, session, n, detail, names, digests = match.groups()
+                number, second, micro, mono, session, n, detail, one, two = match.groups()
                 if int(number) != seq:
                     raise EntryError(f"it says that it is entry {int(number)}")
-                offset = _wall(second, clocks) + int(micro) - int(mono)
+                if second != last_second:
+                    last_second, wall = b"", _wall(second, clocks)
+                    last_second = second
+                offset = wall + int(micro) - int(mono)
                 moved = offset - last_offset
                 last_n += 1
                 if session == current and detail == last_class and int(n) == last_n and -STEP < moved < STEP:
@@ -86,22 +90,23 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
                     )
                     current, last_n, last_class, same = session, int(n), detail, 0
                 last_offset = offset
-                # -- its openings: the usual case without calls
-                if data[at : at + 1] == b"\3":
-                    middle = at + 3 + (data[at + 1] << 8 | data[at + 2])
-                    one = data[at + 3 : middle]
-                    end = middle + 2 + int.from_bytes(data[middle : middle + 2], "big")
-                    two = data[middle + 2 : end]
+                found = match_openings(data, at)
+                if found is not None:
+                    start, middle, end = at + 3, found.start(2), found.end()
                     if (
-                        b2a_base64(sha256(one).digest(), newline=False) == names
-                        and b2a_base64(sha256(two).digest(), newline=False) == digests
-                        and one[16:17] == two[16:17] == b"{"
-                        and one[-1:] == two[-1:] == b"}"
+                        data[at + 1] << 8 | data[at + 2] == middle - start
+                        and data[middle] << 8 | data[middle + 1] == end - middle - 2
                     ):
+                        digests += (
+                            sha256(data[start:middle]).digest(),
+                            sha256(data[middle + 2 : end]).digest(),
+                        )
+                        committed += one, two
+                        compared.append(seq)
                         at = end
                         continue
-                commitments = ((0, names), (1, digests))
-                if not is_commitment(names.decode("latin-1")) or not is_commitment(digests.decode("latin-1")):
+                commitments = ((0, one), (1, two))
+                if not is_commitment(one.decode("latin-1")) or not is_commitment(two.decode("latin-1")):
                     raise EntryError("a commitment in it is malformed")
             else:
                 _tell(segments, current, same, last_n, last_offset)
@@ -113,18 +118,32 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
         if broken:
             continue
         try:
-            found, at = openings_at(data, at)
+            several, at = openings_at(data, at)
         except EntryError as error:
             problems.append((seq, str(error)))
             broken = True
             continue
         if commitments is not None:
-            _compare(commitments, found, seq, seen)
+            _compare(commitments, several, seq, seen)
     _tell(segments, current, same, last_n, last_offset)
-    if not broken and at != len(data) and len(entries) == width:
-        seen.openings_problem = "bytes"
+    if not _agree(digests, committed):
+        for index, seq in enumerate(compared):
+            for group in (0, 1):
+                if b2a_base64(digests[2 * index + group], newline=False) != committed[2 * index + group]:
+                    problems.append((seq, _differs(group)))
+        problems.sort(key=lambda one: one[0])
+    seen.loose = not broken and at != len(data) and len(entries) == width
     seen.segments = list(segments.values())
     return seen
+
+
+def _agree(digests: list[bytes], committed: list[bytes]) -> bool:
+    """Whether these are the base64 texts, of 44 characters each, of these digests."""
+    text = bytearray(b2a_base64(b"\0".join([*digests, b""]), newline=False))
+    text[43::44] = b"=" * len(
+        digests
+    )  # 33 bytes, one a zero, are 44 characters; 32 are 43 of these and a "="
+    return text == b"".join(committed)
 
 
 def _wall(second: bytes, clocks: dict[bytes, int]) -> int:
@@ -158,6 +177,8 @@ def _slowly(
     if entry.seq != seq:
         raise EntryError(f"it says that it is entry {entry.seq}")
     wall = _wall(entry.second, clocks)
+    if entry.kind not in KINDS:
+        raise EntryError("it is of an unknown kind")
     if entry.session:
         offset = wall + entry.micro - entry.mono
         segment = _segment(segments, entry.session.encode(), seq, entry.n, offset)
@@ -174,6 +195,10 @@ def _slowly(
     return tuple((GROUPS.index(name), text.encode()) for name, text in entry.commitments.items())
 
 
+def _differs(group: int) -> str:
+    return f"its {GROUPS[group]} are not what was written: the commitment differs"
+
+
 def _compare(
     commitments: tuple[tuple[int, bytes], ...], found: list[tuple[int, bytes]], seq: int, seen: Seen
 ) -> None:
@@ -186,9 +211,7 @@ def _compare(
         if not opening:
             mask |= 1 << group
         elif b2a_base64(sha256(opening).digest(), newline=False) != commitment:
-            seen.problems.append(
-                (seq, f"its {GROUPS[group]} are not what was written: the commitment differs")
-            )
+            seen.problems.append((seq, _differs(group)))
         else:
             try:
                 opened(opening)
@@ -207,6 +230,10 @@ def record_problem(shown: bytes, openings: bytes) -> tuple[str, int, str] | str:
         entry = Entry(b'{"v":2,"seq":0,%b}' % shown)
         if entry.commitments:
             raise EntryError("it holds commitments already")
+        if wall_seconds(entry.second) < 0:
+            raise EntryError("its time is no time")
+        if entry.kind not in KINDS:
+            raise EntryError("it is of an unknown kind")
         for _, opening in found:
             opened(opening)
     except EntryError as error:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anchorhold.verify.bundle import Seen, look
+from anchorhold.verify.files import MOST, names_in, read
 from anchorhold.verify.merkle import HASH, WIDTH, index_path, root
 from anchorhold.verify.result import LogUnreadable
 from anchorhold.verify.rules import Segment
@@ -44,26 +45,27 @@ class Looked:
 
 
 class Reader:
-    """Looks at bundles of the epoch in ``folder`` (its number is in ``first``: seq of its first entry)."""
+    """Looks at bundles of the epoch in ``folder``, whose first entry is number ``first``."""
 
-    def __init__(self, folder: str, first: int, size: int, committed: int) -> None:
+    def __init__(self, folder: str, first: int, committed: int) -> None:
         """``committed``: entries in the tree; an unfinished bundle can hold more, which a crash left."""
-        self.folder, self.first, self.size, self.committed = folder, first, size, committed
+        self.folder, self.first, self.committed = folder, first, committed
         self.clocks: dict[bytes, int] = {}
 
     def one(self, number: int) -> Looked:
         """Look at one bundle."""
         width = min(WIDTH, self.committed - number * WIDTH)
         data = tile(os.path.join(self.folder, "tile", "entries", index_path(number)), width)
-        raw, state = self._openings(number)
+        raw, state = self.openings(number)
         seen = look(data or b"", raw, self.first + number * WIDTH, width, self.clocks)
-        if seen.openings_problem and width == WIDTH:
+        if seen.loose and width == WIDTH:
             state = "bytes follow the last opening"
         stored = tile(os.path.join(self.folder, "tile", "0", index_path(number)), width)
         stored = stored[: width * HASH] if stored is not None and width < WIDTH else stored
         return Looked(number, seen, state, missing=data is None, stored=stored)
 
-    def _openings(self, number: int) -> tuple[bytes | None, str]:
+    def openings(self, number: int) -> tuple[bytes | None, str]:
+        """Those of a bundle, unpacked, and "here"; or None, and "gone" or what is wrong with the file."""
         packed = read(os.path.join(self.folder, "openings", index_path(number)))
         if packed is None:
             return None, "gone"
@@ -95,10 +97,6 @@ class Reader:
                 worker.end()
 
 
-MOST = 64 << 20
-"""Bytes that the openings of one bundle can unpack to: 256 times three of 65,537 bytes are fewer."""
-
-
 def tile(path: str, width: int) -> bytes | None:
     """A tile or bundle of that width. A log that is written to can have a wider one by now, which begins with
     it."""
@@ -108,21 +106,9 @@ def tile(path: str, width: int) -> bytes | None:
             return data
     data = read(path)
     if data is None and width < WIDTH:
-        try:
-            wider = sorted(int(name) for name in os.listdir(f"{path}.p") if name.isascii() and name.isdigit())
-        except FileNotFoundError:
-            return None
+        wider = sorted(int(name) for name in names_in(f"{path}.p") if name.isascii() and name.isdigit())
         data = next((read(f"{path}.p/{one}") for one in wider if one > width), None)
     return data
-
-
-def read(path: str) -> bytes | None:
-    """A whole file; None if there is none."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 class _Worker:

@@ -1,8 +1,8 @@
 """Forges logs from docs/audit-log.md alone: honest ones of any shape, and ones that break a rule.
 
-Constraint: imports nothing of anchorhold, so that a mistake of the writer is not taken for the format, and the
-verifier is held against logs that the writer would never write. The same seed gives the same log, byte for
-byte. Fast enough for a million entries in less than a minute: what many entries share is put together once.
+Constraint: imports nothing of anchorhold, so that a mistake of the writer is not taken for the format, and
+the verifier is held against logs that the writer would never write. The same seed gives the same log, byte
+for byte. Fast enough for a million entries in less than a minute.
 """
 
 from __future__ import annotations
@@ -207,7 +207,9 @@ class Epoch:
 class Forge:
     """A log below ``state`` that is being forged. `event` adds entries, `save` makes the disk agree."""
 
-    def __init__(self, state: Path, seed: int = 1, *, base: str = BASE, keys: dict[int, Key] | None = None) -> None:
+    def __init__(
+        self, state: Path, seed: int = 1, *, base: str = BASE, keys: dict[int, Key] | None = None
+    ) -> None:
         """``keys``: other keys than the seed's, for some epochs: a thief's."""
         self.log, self.seed, self.base, self.keys = state / "log", seed, base, keys or {}
         self.dice = random.Random(seed)
@@ -293,7 +295,10 @@ class Forge:
     def session(self, name: str, grants: int = 3, *, end: bool = True) -> None:
         """One as the supervisor writes it: 6 entries and the grants; one less without its end."""
         self.event(
-            "session.start", name, {"policy_sha256": "cd" * 32, "layers": {"seccomp": "on"}}, names={"policy": "taxes"}
+            "session.start",
+            name,
+            {"policy_sha256": "cd" * 32, "layers": {"seccomp": "on"}},
+            names={"policy": "taxes"},
         )
         self.grant(name, "/usr/lib/x.py", kind="runtime")
         self.event("session.sealed", name)
@@ -304,11 +309,15 @@ class Forge:
         if end:
             self.event("session.end", name, names={"reason": "done"})
 
-    def grant(self, name: str, path: str, *, kind: str = "data", request: int = 0, digest: str = "ab" * 32) -> int:
+    def grant(
+        self, name: str, path: str, *, kind: str = "data", request: int = 0, digest: str = "ab" * 32
+    ) -> int:
         public: dict[str, object] = {"class": kind, "size": 12345, "mode": "snapshot", "phase": "sealed"}
         if request:
             public["request"] = request
-        return self.event("grant", name, public, names={"path": path, "resolved": path}, digests={"sha256": digest})
+        return self.event(
+            "grant", name, public, names={"path": path, "resolved": path}, digests={"sha256": digest}
+        )
 
     def many(self, name: str, count: int) -> None:
         """Many grants, quickly; the same as `grant` gives."""
@@ -367,13 +376,27 @@ class Forge:
             write(epoch.folder / "end", canonical(end) + b"\n")
 
     def redact(
-        self, ranges: list[list[int]], what: tuple[str, ...] = ("names",), *, tell: bool = True, erase: bool = True, **more: object
+        self,
+        ranges: list[list[int]],
+        what: tuple[str, ...] = ("names",),
+        *,
+        tell: bool = True,
+        erase: bool = True,
+        **more: object,
     ) -> None:
         """Tell of it and do it, or only one of both."""
         if tell:
             count = sum(last - first + 1 for first, last in ranges)
             self.event(
-                "redaction", public={"what": list(what), "count": count, "ranges": ranges, "reason": "r", "by": "b", **more}
+                "redaction",
+                public={
+                    "what": list(what),
+                    "count": count,
+                    "ranges": ranges,
+                    "reason": "r",
+                    "by": "b",
+                    **more,
+                },
             )
         if erase:
             self.sign()
@@ -396,11 +419,15 @@ class Forge:
         """What a crash tore and a run set aside."""
         digest = hashlib.sha256(data).hexdigest()
         if tell:
-            self.event("log.recovered", public={"bytes": len(data), "sha256": digest, "file": f"torn/{digest}"})
+            self.event(
+                "log.recovered", public={"bytes": len(data), "sha256": digest, "file": f"torn/{digest}"}
+            )
         write(self.log / "torn" / digest, data)
         return self.log / "torn" / digest
 
-    def record(self, kind: str, session: str = "", public: dict[str, object] | None = None, **groups: Any) -> bytes:
+    def record(
+        self, kind: str, session: str = "", public: dict[str, object] | None = None, **groups: Any
+    ) -> bytes:
         """An event as a journal has it."""
         members, opened = self.parts(kind, session, public, **groups)
         return journal_record(canonical(members)[1:-1], encoded(opened))
@@ -424,8 +451,8 @@ class Forge:
         """Write ``state``; ``changes`` are what it is to say falsely."""
         epoch = self.epoch
         content = {
-            "v": 2, "epoch": epoch.number, "first": epoch.first, "size": epoch.settled, "signed": epoch.signed,
-            "ended": self.ended, "journals": self.journals, **changes,
+            "v": 2, "epoch": epoch.number, "first": epoch.first, "size": epoch.settled,
+            "signed": epoch.signed, "ended": self.ended, "journals": self.journals, **changes,
         }  # fmt: skip
         content["sum"] = hashlib.sha256(canonical(content)).hexdigest()
         write(self.log / "state", canonical(content) + b"\n")
