@@ -178,7 +178,7 @@ def test_the_cosignature_is_the_published_one(tmp_path: Path) -> None:
     assert note.startswith(given)
     dash, name, encoded = note[len(given) :].rstrip("\n").split(" ")
     data = base64.b64decode(encoded)
-    material = base64.b64decode(witness.vkey().split("+")[2])
+    material = base64.b64decode(witness.vkey().split("+", 2)[2])
     assert (dash, name, material[0], len(data)) == ("\u2014", "witness.example/anna", 4, 4 + 8 + 64)
     assert data[:4] == hashlib.sha256(name.encode() + b"\n" + material).digest()[:4]
     message = f"cosignature/v1\ntime {int.from_bytes(data[4:12], 'big')}\n{body}".encode()
