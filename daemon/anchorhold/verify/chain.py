@@ -111,6 +111,13 @@ class Chain:
             self._wrong(
                 "state", f"it says that epoch {number} begins with entry {state.first}; it is {first}"
             )
+        signed = 0 if head is None else head.size
+        if state.size > signed:
+            stored = Tiles(os.path.join(self.disk.log, str(number)), 0).most
+            if stored < state.size:
+                what = f"it counts {state.size} entries in epoch {number}; {stored} are there"
+                self._wrong("state", what, state.first + stored)
+                return max(stored, signed)
         if head is None:
             return state.size
         if state.size < head.size:

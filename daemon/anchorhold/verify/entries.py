@@ -15,6 +15,8 @@ GROUPS = ("names", "digests", "text")
 LIMIT = 65_535
 SALT = 16
 
+_COMMITMENT = rb"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]="
+"""44 characters of base64 of 32 bytes."""
 _INTEGER = rb"(?:0|[1-9][0-9]{0,18})"
 _STRING = (
     rb'"[ !#-\[\]-~]*+(?:\\(?:["\\bfnrt]|u(?:00(?:0[0-7bef]|1[0-9a-f]|7f|[89a-f][0-9a-f])|(?!00)[0-9a-f]{4}))'
@@ -23,16 +25,13 @@ _STRING = (
 """A string in canonical form: what can stand for itself does, and what has a short escape has that."""
 
 GRANT = re.compile(
-    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"(.{19})\.([0-9]{6})Z","mono":(0|[1-9][0-9]{0,18})'
-    rb',"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18}),"kind":"grant","class":"([a-z]+)","size":'
+    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"([0-9-]{10}T[0-9:]{8})\.([0-9]{6})Z"'
+    rb',"mono":(0|[1-9][0-9]{0,18}),"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18}),"kind":"grant","class":"([a-z]+)","size":'
     + _INTEGER
     + rb',"mode":"[a-z]+","phase":"[a-z]+"(?:,"request":[1-9][0-9]{0,18})?'
-    rb',"names":"(.{44})","digests":"(.{44})"\}'
+    rb',"names":"(' + _COMMITMENT + rb')","digests":"(' + _COMMITMENT + rb')"\}'
 )
-"""A grant as anchorhold writes it: seq, second, microseconds, mono, session, n, class, names, digests.
-
-What stands for a dot is still to be looked at: the second as a time, the commitments by comparing them.
-"""
+"""A grant as anchorhold writes it: seq, second, microseconds, mono, session, n, class, names, digests."""
 
 GRANT_OPENINGS = re.compile(
     rb'\x03(..).{16}\{"path":'
@@ -56,6 +55,9 @@ _COMMON = re.compile(
     rb',"session":"(?:([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18})|")'
     rb',"kind":"([a-z]+(?:\.[a-z]+)?)"'
 )
+
+
+_IS = re.compile(_COMMITMENT.decode())
 
 
 class EntryError(Exception):
@@ -169,16 +171,8 @@ class Entry:
         if count:
             if list(fields)[-count:] != list(self.commitments):
                 raise EntryError("its commitments are not its last members")
-            if not all(type(one) is str and is_commitment(one) for one in self.commitments.values()):
+            if not all(type(one) is str and _IS.fullmatch(one) for one in self.commitments.values()):
                 raise EntryError("a commitment in it is malformed")
-
-
-_COMMITMENT = re.compile(r"[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=", re.ASCII)
-
-
-def is_commitment(text: str) -> bool:
-    """44 characters of base64 of 32 bytes."""
-    return _COMMITMENT.fullmatch(text) is not None
 
 
 def opened(opening: bytes) -> dict[str, Any]:

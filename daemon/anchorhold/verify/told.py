@@ -103,7 +103,7 @@ def redactions(books: Books, result: Result, log: str) -> None:
     left: list[list[Span]] = []
     for group, name in enumerate(GROUPS):
         told = _union(named[group])
-        for span in _without(books.erased.of(group), told):
+        for span in _union(_without(books.erased.of(group), told)):
             silent.setdefault(span, []).append(name)
         redacted += _without(books.erased.of(group), _without([(0, 1 << 63)], told))
         left.append(list(_without(told, books.erased.of(group))))
