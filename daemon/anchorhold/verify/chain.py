@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from anchorhold.verify.disk import Disk, State
-from anchorhold.verify.entries import Entry, EntryError, canonical, frames
+from anchorhold.verify.entries import Entry, EntryError, canonical
 from anchorhold.verify.epoch import EpochCheck
 from anchorhold.verify.files import line
-from anchorhold.verify.merkle import WIDTH, ProofError, Tiles, index_path, leaf, proved_root
+from anchorhold.verify.merkle import ProofError, Tiles, leaf, proved_root
 from anchorhold.verify.note import Head, NoteError, VerifierKey, decode64, private_belongs, read_head
-from anchorhold.verify.parallel import tile
+from anchorhold.verify.parallel import Pool
+from anchorhold.verify.plan import Plan, plans
 from anchorhold.verify.result import Finding, Result
 from anchorhold.verify.rules import Rules
 from anchorhold.verify.told import Books, Epoch
@@ -43,15 +44,22 @@ class Chain:
     def run(self, key: VerifierKey | None, start: int) -> None:
         """All epochs from ``start`` on, whose key is ``key``."""
         last = self.state.epoch if self.state else max(self.disk.epochs, default=-1)
-        first: int | None = 0 if start == 0 else None
+        last = min(last, max(self.disk.epochs, default=-1) + 1)
         if key is not None:
             self._base = key.name.rpartition("/")[0]
             name = _NAME.fullmatch(key.name)
             if name is None or int(name[2]) != start:
                 self._wrong(f"{start}/vkey", f"its name is not that of epoch {start}")
-        following = key
-        for number in range(start, last + 1):
-            following, first = self._epoch(number, following, first, last)
+        there = plans(self.disk, self.state, start, last)
+        with Pool([plan.reader() for plan in there.values() if not plan.pruned], self.processes) as pool:
+            following = key
+            for number in range(start, last + 1):
+                if number in there:
+                    following = self._epoch(there[number], following, pool, current=number == last)
+                else:
+                    self._wrong(str(number), "the epoch is missing")
+                    self.proven = False
+                    following = None
         self._beyond(last, following)
         self.proven &= key is not None and last >= start
 
@@ -60,83 +68,57 @@ class Chain:
 
     # -- one epoch
 
-    def _epoch(
-        self, number: int, key: VerifierKey | None, first: int | None, last: int
-    ) -> tuple[VerifierKey | None, int | None]:
-        """Check one; returns the next one's key and the seq of its first entry."""
-        place = f"{number}/checkpoint"
-        if number not in self.disk.checkpoints:
-            self._wrong(str(number), "the epoch is missing")
-            self.proven = False
-            return None, None
+    def _epoch(self, plan: Plan, key: VerifierKey | None, pool: Pool, *, current: bool) -> VerifierKey | None:
+        """Check one; returns the next one's key."""
+        number = plan.number
         stored = line(self.disk.read(f"{number}/vkey"))
         if key is not None and stored != key.text:
             self._wrong(f"{number}/vkey", "it is not the key that the chain names")
         if key is None:
             self.proven = False
             key = _stray_key(stored)
-        head = self._head(place, self.disk.checkpoints[number], key)
-        self._private(number, key, current=number == last)
+        head = self._head(f"{number}/checkpoint", self.disk.checkpoints[number], key)
+        self._private(number, key, current=current)
         self.result.epochs += 1
-        folder = os.path.join(self.disk.log, str(number))
-        if os.path.lexists(os.path.join(folder, "end")):
-            if number < last:
-                return self._pruned(number, key, head, first)
-            self._wrong(f"{number}/end", "the current epoch cannot be pruned")
-        committed = head.size if head is not None else Tiles(folder, 0).most
-        if number == last:
-            committed = self._committed(number, head, committed, first)
-        if first is None:
-            first = self.state.first if self.state and number == last else self._first_seq(folder, committed)
-        epoch = Epoch(number, first, committed)
+        if plan.pruned:
+            return self._pruned(plan, key, head)
+        if current:
+            self._current(plan, head)
+        epoch = Epoch(number, plan.first, plan.committed)
         self.books.epochs.append(epoch)
-        check = EpochCheck(self.disk.log, epoch, head, self.result, self.rules, self.books)
-        proven = check.run(self.processes, with_names=self.names)
+        check = EpochCheck(plan.folder, epoch, head, self.result, self.rules, self.books)
+        proven = check.run(pool.all(), with_names=self.names)
         self.proven &= proven
-        following = self._ends(epoch, head, ended=number < last or bool(self.state and self.state.ended))
-        self.result.size = first + committed
-        self.result.signed = first + (head.size if head else 0)
+        ended = not current or bool(self.state and self.state.ended)
+        following = self._ends(epoch, head, ended=ended)
+        self.result.size = plan.first + plan.committed
+        self.result.signed = plan.first + (head.size if head else 0)
         if head is not None:
             self.result.origin, self.result.root = head.origin, head.root.hex()
-            self.seen.append(Seen(folder, key, head, committed, first))
+            self.seen.append(Seen(plan.folder, key, head, plan.committed, plan.first))
         self._previous = head
-        return following, first + committed
+        return following
 
-    def _committed(self, number: int, head: Head | None, stored: int, first: int | None) -> int:
-        """How many entries the current epoch has: as many as ``state`` says, and at least the signed ones."""
-        state = self.state
+    def _current(self, plan: Plan, head: Head | None) -> None:
+        """What ``state`` says of the current epoch: its beginning, its entries, how many are signed."""
+        number, state = plan.number, self.state
+        if os.path.lexists(os.path.join(plan.folder, "end")):
+            self._wrong(f"{number}/end", "the current epoch cannot be pruned")
         if state is None:
-            return stored
-        if first is not None and state.first != first:
-            self._wrong(
-                "state", f"it says that epoch {number} begins with entry {state.first}; it is {first}"
-            )
-        signed = 0 if head is None else head.size
-        if state.size > signed:
-            stored = Tiles(os.path.join(self.disk.log, str(number)), 0).most
-            if stored < state.size:
-                what = f"it counts {state.size} entries in epoch {number}; {stored} are there"
-                self._wrong("state", what, state.first + stored)
-                return max(stored, signed)
-        if head is None:
-            return state.size
-        if state.size < head.size:
+            return
+        if state.first != plan.first:
+            problem = f"it says that epoch {number} begins with entry {state.first}; it is {plan.first}"
+            self._wrong("state", problem)
+        if state.size > plan.committed:
+            what = f"it counts {state.size} entries in epoch {number}; {plan.stored} are there"
+            self._wrong("state", what, plan.first + plan.stored)
+        if head is not None and state.size < head.size:
             missing = head.size - state.size
             problem = f"{missing} signed entries are missing: it counts {state.size}, signed are {head.size}"
             self._wrong("state", problem)
-        if state.signed > head.size:
+        if head is not None and state.signed > head.size:
             what = f"it covers {head.size} entries; {state.signed} were signed"
             self._wrong(f"{number}/checkpoint", f"it is an older one, put back: {what}")
-        return max(state.size, head.size)
-
-    def _first_seq(self, folder: str, committed: int) -> int:
-        """What the first entry says of itself, where nothing before it tells."""
-        width = min(WIDTH, committed)
-        found = frames(tile(os.path.join(folder, "tile", "entries", index_path(0)), width) or b"")[0]
-        try:
-            return Entry(found[0]).seq
-        except (EntryError, IndexError):
-            return 0
 
     def _head(self, place: str, note: bytes | None, key: VerifierKey | None) -> Head | None:
         if note is None:
@@ -229,34 +211,32 @@ class Chain:
 
     # -- pruned, and about to begin
 
-    def _pruned(
-        self, number: int, key: VerifierKey | None, head: Head | None, first: int | None
-    ) -> tuple[VerifierKey | None, int | None]:
+    def _pruned(self, plan: Plan, key: VerifierKey | None, head: Head | None) -> VerifierKey | None:
         """Of a pruned epoch the last entry is left, with its proof."""
+        number, folder = plan.number, plan.folder
         place = f"{number}/end"
-        folder = os.path.join(self.disk.log, str(number))
         self.rules.pruned = True
         self.result.pruned += 1
         if self.books.epochs:
             self._wrong(place, "an epoch is pruned, but not the one before it")
         self.books.pruned.append(number)
         if head is None:
-            return None, None
+            return None
         try:
             end = _proved_end(self.disk.read(place) or b"", head)
         except (EntryError, NoteError, ProofError):
             self._wrong(place, "it does not prove the last entry of the pruned epoch")
             self.proven = False
-            return None, None
+            return None
         if any(os.path.lexists(os.path.join(folder, name)) for name in ("tile", "openings")):
             self.result.notes.append(f"epoch {number} is pruned, but some of its files are left: prune again")
-        if first is not None and end.seq != first + head.size - 1:
-            self._wrong(place, f"its last entry should be {first + head.size - 1}", end.seq)
+        if end.seq != plan.first + head.size - 1:
+            self._wrong(place, f"its last entry should be {plan.first + head.size - 1}", end.seq)
         self._previous = head
         following = self._following(number, end.fields, place, end.seq)
         self.result.size = self.result.signed = end.seq + 1
         self.seen.append(Seen(folder, key, head, head.size, end.seq + 1 - head.size, pruned=True))
-        return following, end.seq + 1
+        return following
 
     def _beyond(self, last: int, following: VerifierKey | None) -> None:
         """Epochs after the current one: a rotation that a crash cut short leaves one, with nothing signed."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 
 from anchorhold.verify.entries import frames
 from anchorhold.verify.files import names_in, read
 from anchorhold.verify.merkle import HASH, WIDTH, Tiles, Tree, index_path, root
 from anchorhold.verify.note import Head
-from anchorhold.verify.parallel import Looked, Reader, tile
+from anchorhold.verify.parallel import Looked, tile
 from anchorhold.verify.result import Finding, Result
 from anchorhold.verify.rules import Rules
 from anchorhold.verify.told import Books, Epoch
@@ -29,10 +30,10 @@ class EpochCheck:
     """Fills in the epoch's ``own`` entries and the books."""
 
     def __init__(
-        self, log: str, epoch: Epoch, head: Head | None, result: Result, rules: Rules, books: Books
+        self, folder: str, epoch: Epoch, head: Head | None, result: Result, rules: Rules, books: Books
     ) -> None:
         self.number, self.first, self.committed = epoch.number, epoch.first, epoch.committed
-        self.folder = os.path.join(log, str(epoch.number))
+        self.folder = folder
         self.epoch, self.head, self.result, self.rules, self.books = epoch, head, result, rules, books
         # the tree as the entries give it, and as the stored hashes of level 0 do
         self.entries = Tree(self._full_tile)
@@ -46,15 +47,15 @@ class EpochCheck:
         self.reported: set[int] = set()  # entries with a finding of their own
         self.upper: list[Finding] = []
 
-    def run(self, processes: int, *, with_names: bool) -> bool:
-        """Look at everything; whether the signed root is the tree's."""
+    def run(self, bundles: Iterator[Looked], *, with_names: bool) -> bool:
+        """Look at everything, at the epoch's ``bundles`` first; whether the signed root is the tree's."""
         self.bad: set[int] = set()
         if self.committed == 0:
             self._root_here(0, [], None)
         names_here = os.path.isdir(os.path.join(self.folder, "openings"))
         if not names_here:
             self.books.without_names.add(self.number)
-        for looked in Reader(self.folder, self.first, self.committed).all(processes):
+        for looked in bundles:
             self._bundle(looked)
             if looked.openings != "here" and (names_here or with_names):
                 what = "is missing" if looked.openings == "gone" else f"cannot be read: {looked.openings}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+from anchorhold.verify import parallel
 from anchorhold.verify.check import verify
 from anchorhold.verify.files import read
+from anchorhold.verify.result import LogUnreadable
 from tests.unit.verify.forge import (
     BOOTED,
     START,
@@ -51,6 +54,34 @@ def test_trees_of_three_levels(size: int, state_dir: Path) -> None:
     for processes in (1, 2):
         result = verify(str(state_dir), processes=processes)
         assert result.ok and result.signed == size, result.text()
+
+
+def test_many_epochs_in_several_processes(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes share the bundles of all epochs: a log can have one a day. Findings are the same."""
+    monkeypatch.setattr(parallel, "ENOUGH", 2)
+    forge = Forge(state_dir)
+    for number in range(9):
+        forge.session(f"{number:016x}", 100 * number)
+        forge.rotate()
+    forge.prune(2)
+    forge.save()
+    assert verify(str(state_dir)).ok
+    for name in ("3/tile/entries/000", "7/tile/0/001", "8/openings/002"):
+        path = forge.log / name
+        path.write_bytes(path.read_bytes()[:-40] + bytes(40))
+    shutil.rmtree(forge.log / "5")
+    results = [verify(str(state_dir), processes=processes).as_dict() for processes in (1, 2, 3, 7)]
+    assert results[0]["bad_entries"] and all(one == results[0] for one in results[1:])
+
+
+def test_a_process_that_dies_is_no_verdict(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "ENOUGH", 1)
+    forge = Forge(state_dir)
+    forge.session(A, 2000)
+    forge.save()
+    monkeypatch.setattr(parallel, "look", lambda *_: os.kill(os.getpid(), 9))
+    with pytest.raises(LogUnreadable, match="has died"):
+        verify(str(state_dir), processes=2)
 
 
 def test_the_forge_agrees_with_the_definition(state_dir: Path) -> None:
