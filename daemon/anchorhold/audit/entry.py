@@ -80,6 +80,7 @@ def _make_encode() -> Callable[[object], str]:
 
 
 encode = _make_encode()
+_escape = json.encoder.encode_basestring_ascii
 
 
 def split(kind: str, fields: Fields) -> tuple[Fields, tuple[Fields | None, Fields | None, Fields | None]]:
@@ -145,6 +146,27 @@ def encode_group(fields: Fields) -> bytes:
     return _encoded(fields, LIMIT - SALT).encode("ascii")
 
 
+_GRANTS: dict[tuple[str, str, str], tuple[str, str]] = {}
+
+
+def encode_grant(
+    cls: str, size: int, mode: str, phase: str, request: int | None, path: str, resolved: str
+) -> tuple[str, bytes]:
+    """The public text and the names of a grant: what `encode_public` and `encode_group` make of them, in a
+    third of the time, since grants are what there are many of."""
+    around = _GRANTS.get((cls, mode, phase))
+    if around is None:
+        first, last = encode_public({"class": cls, "size": 0, "mode": mode, "phase": phase}).split(":0,")
+        if len(_GRANTS) > _HEADS:
+            _GRANTS.clear()
+        around = _GRANTS[cls, mode, phase] = f"{first}:", f",{last}"
+    asked = "" if request is None else f',"request":{request:d}'
+    names = f'{{"path":{_escape(path)},"resolved":{_escape(resolved)}}}'
+    if len(names) > LIMIT - SALT:
+        return f"{around[0]}{size:d}{around[1]}{asked}", encode_group({"path": path, "resolved": resolved})
+    return f"{around[0]}{size:d}{around[1]}{asked}", names.encode("ascii")
+
+
 def shorten(fields: Fields, room: int) -> Fields:
     """Cut the longest text fields to their first `HEAD` characters until they fit.
 
@@ -194,14 +216,14 @@ class Encoder:
         self._heads[session, kind] = head, tail
         return head, tail
 
-    def salt(self) -> bytes:
-        """16 random bytes."""
+    def salt(self, length: int = SALT) -> bytes:
+        """Random bytes, never given twice."""
         at = self._used
-        if at >= len(self._salts):
+        if at + length > len(self._salts):
             self._salts = os.urandom(_SALTS * SALT)
             at = 0
-        self._used = at + SALT
-        return self._salts[at : at + SALT]
+        self._used = at + length
+        return self._salts[at : at + length]
 
     def record(
         self, session: str, kind: str, public: str, names: bytes, digests: bytes = b"", text: bytes = b""
@@ -231,9 +253,10 @@ class Encoder:
 
     def _openings(self, names: bytes, digests: bytes, text: bytes) -> bytes:
         if names and digests and not text:  # a grant: the one that has to be fast
+            salts = self.salt(2 * SALT)
             return b"\3%b%b%b%b%b%b" % (
-                (len(names) + SALT).to_bytes(2, "big"), self.salt(), names,
-                (len(digests) + SALT).to_bytes(2, "big"), self.salt(), digests,
+                (len(names) + SALT).to_bytes(2, "big"), salts[:SALT], names,
+                (len(digests) + SALT).to_bytes(2, "big"), salts[SALT:], digests,
             )  # fmt: skip
         mask, parts = 0, []
         for bit, group in ((1, names), (2, digests), (4, text)):

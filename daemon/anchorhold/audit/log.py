@@ -109,15 +109,26 @@ class Log:
                 self._encoder.forget(session)
             gathered = self._journal.size - self._settled > GATHERED
         if gathered:
-            self.checkpoint()
+            self.settle(must=self._journal.size - self._settled > 4 * GATHERED)
 
-    def checkpoint(self, *, rotate: bool = False) -> Checkpoint:
-        """Settle everything, from all journals, and sign the head; ``rotate`` begins a new epoch. Raises
-        AuditError."""
+    def settle(self, *, must: bool = False) -> None:
+        """`checkpoint`, if nobody else is at it just now; else another time. ``must``: it has waited long
+        enough."""
+        try:
+            self.checkpoint(seconds=None if must else 0.0)
+        except Held:
+            if must:
+                raise
+
+    def checkpoint(self, *, rotate: bool = False, seconds: float | None = None) -> Checkpoint:
+        """Settle everything, from all journals, and sign the head; ``rotate`` begins a new epoch.
+
+        ``seconds``: how long to wait for who holds the lock. Raises AuditError (Held).
+        """
         with self._mutex:
             self._check_usable()
         try:
-            with Locked(self._path):
+            with Locked(self._path, seconds):
                 chain = Chain(self._path)
                 with self._mutex:
                     self._look()

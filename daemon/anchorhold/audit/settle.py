@@ -55,19 +55,20 @@ class Held(AuditError):
 class Locked:
     """The log's exclusive lock, on a descriptor of its own, so that threads exclude each other too.
 
-    Raises Held after `LOCK_SECONDS`: a process that was stopped while it held the lock must not stop all
-    others.
+    Raises Held after ``seconds`` (`LOCK_SECONDS`): a process that was stopped while it held the lock must not
+    stop all others.
     """
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("fd", "path", "seconds")
 
-    def __init__(self, log: str) -> None:
+    def __init__(self, log: str, seconds: float | None = None) -> None:
         self.path = os.path.join(log, "lock")
+        self.seconds = LOCK_SECONDS if seconds is None else seconds
 
     def __enter__(self) -> None:
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            deadline = time.monotonic() + LOCK_SECONDS
+            deadline = time.monotonic() + self.seconds
             while not self._try():
                 if time.monotonic() > deadline:
                     raise Held(

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 
-from anchorhold.audit.entry import encode_group, encode_public
+from anchorhold.audit.entry import encode_grant
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,18 +77,14 @@ class Recorder:
 
     def grant(self, path: bytes, resolved: bytes, cls: str, sha256: str, size: int, mode: str) -> None:
         """One descriptor is about to be handed over. ``sha256`` is 64 hex digits."""
-        public: dict[str, object] = {"class": cls, "size": size, "mode": mode, "phase": self.phase}
-        if self.request is not None:
-            public["request"] = self.request
-        self.log.write(
-            "grant",
-            self.session,
-            encode_public(public),
-            encode_group({"path": text(path), "resolved": text(resolved)}),
-            b'{"sha256":"%b"}' % sha256.encode("ascii"),
-        )
+        asked, real = text(path), text(resolved)
+        public, names = encode_grant(cls, size, mode, self.phase, self.request, asked, real)
+        self.log.write("grant", self.session, public, names, b'{"sha256":"%b"}' % sha256.encode("ascii"))
         if self.copies is not None:
-            self._tell("grant", {"path": text(path), "resolved": text(resolved), "sha256": sha256, **public})
+            told: dict[str, object] = {"class": cls, "size": size, "mode": mode, "phase": self.phase}
+            if self.request is not None:
+                told["request"] = self.request
+            self._tell("grant", {"path": asked, "resolved": real, "sha256": sha256, **told})
         if cls in ("data", "stdin"):
             self.shown[resolved] = (sha256, size)
 
@@ -145,7 +141,7 @@ class Recorder:
         ):
             self._settled_at = now
             self.flush()
-            self.log.checkpoint()
+            self.log.settle()
 
     def flush_due(self) -> float | None:
         """Seconds until counted denials must be written, or None if none waits."""

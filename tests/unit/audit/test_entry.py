@@ -19,6 +19,7 @@ from anchorhold.audit.entry import (
     RECORD_HEAD,
     Encoder,
     build,
+    encode_grant,
     encode_group,
     encode_public,
     is_sound,
@@ -72,6 +73,19 @@ def test_the_quick_form_of_a_grant_is_what_the_verifier_matches_at_once() -> Non
         record = Encoder().record(NAME, "grant", encode_public({**public, **more}), b"{}", b"{}")
         ((shown, openings, _),) = records(record)
         assert PATTERN.fullmatch(build(7, shown, openings))
+
+
+@pytest.mark.parametrize("request_", [None, 3])
+@pytest.mark.parametrize("path", ["/a", '/\udcff\u00e9"\\\n\u202e', "/" + "x" * 70_000])
+def test_grants_are_encoded_as_everything_is(path: str, request_: int | None) -> None:
+    public: dict[str, object] = {"class": "data", "size": 70, "mode": "snapshot", "phase": "sealed"}
+    if request_ is not None:
+        public["request"] = request_
+    names = encode_group({"path": path, "resolved": "/b"})
+    assert encode_grant("data", 70, "snapshot", "sealed", request_, path, "/b") == (
+        encode_public(public),
+        names,
+    )
 
 
 def test_private_fields_are_in_groups() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from anchorhold.audit.query import entries
 from anchorhold.audit.receipt import make
 from anchorhold.errors import AuditError, UsageError
 from anchorhold.verify.receipt import ReceiptError, report, text, verify_receipt
+from tests.support import TOP
 from tests.unit.audit.logs import GRANT, session
 
 NAME, OTHER = "a" * 16, "b" * 16
@@ -239,13 +241,35 @@ def test_a_thousand_grants_are_quick_and_small(state_dir: Path) -> None:
     lines = sum(
         len(json.dumps(entry, separators=(",", ":"))) + 1 for entry in entries(state_dir, session=NAME)
     )
-    made, verified = [], []
-    for _ in range(5):
-        began = time.perf_counter()
-        data = make(state_dir, f"{NAME}-1")
-        made.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        verify_receipt(data, vkey(state_dir))
-        verified.append(time.perf_counter() - began)
+    data = make(state_dir, f"{NAME}-1")
     assert len(data) <= 1.3 * lines
-    assert min(made) < 0.1 and min(verified) < 0.1
+    # in a process of its own, which no coverage tool slows down
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    out = subprocess.run(
+        [sys.executable, "-c", TIMED, str(state_dir), f"{NAME}-1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PYTHONPATH": str(TOP / "daemon")},
+        timeout=50,
+    )
+    made, verified = map(float, out.stdout.split())
+    assert made < 0.1 and verified < 0.1
+
+
+TIMED = """
+import sys, time
+from pathlib import Path
+from anchorhold.audit.receipt import make
+from anchorhold.verify.receipt import verify_receipt
+state, which = Path(sys.argv[1]), sys.argv[2]
+made, verified = [], []
+for _ in range(5):
+    began = time.perf_counter()
+    data = make(state, which)
+    made.append(time.perf_counter() - began)
+    began = time.perf_counter()
+    verify_receipt(data, (state / "log/vkey").read_text())
+    verified.append(time.perf_counter() - began)
+print(min(made), min(verified))
+"""

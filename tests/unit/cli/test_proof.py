@@ -1,0 +1,154 @@
+"""``anchorhold audit key | checkpoint | cosign | receipt | verify-receipt | redact | prune``, as commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.log import Log
+from anchorhold.audit.query import entries
+from anchorhold.cli.main import main
+from tests.unit.audit.logs import all_bytes, good, session
+
+NAME, OTHER = "aaaa111100000000", "bbbb222200000000"
+
+Answer = tuple[int, str, str]
+
+
+@pytest.fixture
+def state(state_dir: Path) -> Path:
+    log = Log.open(state_dir)
+    session(log, NAME, 5)
+    log.checkpoint(rotate=True)
+    session(log, OTHER, 2)
+    log.checkpoint()
+    log.close()
+    return state_dir
+
+
+@pytest.fixture
+def run(state: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+    def run(*arguments: str, at: Path = state) -> Answer:
+        code = main(["--state-dir", str(at), "audit", *arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def test_key(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
+    root = (state / "log/vkey").read_text()
+    assert run("key") == (0, root, "")
+    assert run("key", "--epoch", "1") == (0, (state / "log/1/vkey").read_text(), "")
+    assert run("key", "--epoch", "2")[0] == 2
+    assert run("key", "--export-public", str(tmp_path / "keys"))[0] == 0
+    assert (tmp_path / "keys").read_text().splitlines()[0] == root.strip()
+    assert run("key", "--rotate") == (0, root, "")
+    assert not (state / "log/1/key").exists() and (state / "log/2/key").exists()
+    good(state)
+
+
+def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
+    (tmp_path / "heads").mkdir()
+    code, out, err = run("checkpoint", "--qr", "--to", f"folder:{tmp_path / 'heads'}")
+    assert (code, err) == (0, "") and out.startswith((state / "log/1/checkpoint").read_text())
+    assert len(out.splitlines()) > 20
+    assert run("verify", "--witness", str(tmp_path / "heads"))[0] == 0
+    code, _, err = run("checkpoint", "--to", "folder:/nonexistent")
+    assert code == 5 and "the folder is not there" in err and "1 of 1 witnesses" in err
+    assert run("checkpoint", at=tmp_path / "none")[0] == 1 and not (tmp_path / "none").exists()
+
+
+def test_a_second_person_cosigns_a_copy_without_names(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    vkey = (state / "log/vkey").read_text().strip()
+    copy = tmp_path / "copy"
+    without = shutil.ignore_patterns("journal", "key", "openings")
+    shutil.copytree(state / "log", copy, ignore=without)
+    anna = tmp_path / "anna"
+    assert run("cosign", str(copy), "--key", vkey, at=anna)[0] == 1  # she has no name yet
+    code, out, err = run("cosign", str(copy), "--key", vkey, "--as", "witness.example/anna", at=anna)
+    assert (code, err) == (0, "") and out.startswith((state / "log/1/checkpoint").read_text())
+    (tmp_path / "note").write_text(out)
+    assert run("cosign", "--add", str(tmp_path / "note"))[0] == 0
+    code, hers, _ = run("cosign", "--vkey", at=anna)
+    assert code == 0 and run("verify", "--witness", hers.strip())[0] == 0
+    # the log is put back to what it was before, and goes on otherwise: she does not sign that
+    older = tmp_path / "older"
+    log = Log.open(older)
+    log.close()
+    shutil.rmtree(copy)
+    path = next((state / "log/1/tile/entries/000.p").iterdir())
+    path.write_bytes(path.read_bytes().replace(b'"size":12345', b'"size":12346', 1))
+    shutil.copytree(state / "log", copy, ignore=without)
+    code, out, err = run("cosign", str(copy), "--key", vkey, at=anna)
+    assert code == 5 and out == "" and "nothing was signed" in err
+    code, out, err = run("cosign", str(older), "--key", vkey, at=anna)
+    assert code == 5 and "nothing was signed" in err
+    assert run("cosign", at=anna)[0] == 2
+
+
+def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
+    vkey, file = (state / "log/vkey").read_text(), str(tmp_path / "r.json")
+    assert run("receipt", f"{NAME}-1", "-o", file) == (0, "", "")
+    assert os.stat(file).st_mode & 0o777 == 0o600
+    code, out, err = run("verify-receipt", file, "--key", vkey, at=tmp_path / "elsewhere")
+    assert (code, err) == (0, "") and "the receipt verifies" in out and "'/home/a/3'" in out
+    code, out, _ = run("verify-receipt", file, "--key", vkey, "--with", file, "--json")
+    assert code == 5 and json.loads(out)["with"][0]["is"] == []
+    code, out, _ = run("receipt", f"{NAME}-1", "--hide-paths", "--hide-digests")
+    assert code == 0 and "/home/a" not in out and "abab" not in out
+    Path(file).write_text(out.replace('"size":12345', '"size":12346', 1))
+    code, out, err = run("verify-receipt", file, "--key", vkey)
+    assert code == 5 and out == "" and "does not verify" in err
+    assert run("receipt", NAME, "-o", str(tmp_path))[0] == 2
+    assert run("receipt", NAME, "-o", "/proc/nowhere")[0] == 1
+    assert run("verify-receipt", "/nonexistent", "--key", vkey)[0] == 1
+
+
+def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = list(entries(state))
+    chosen = ("redact", "--path", "/home/a/3", "--reason", "asked to")
+    code, _, err = run(*chosen)
+    assert code == 2 and "nobody to ask" in err and list(entries(state)) == before
+    master, slave = pty.openpty()
+    saved = os.dup(0)
+    try:
+        os.dup2(slave, 0)
+        monkeypatch.setattr("click.confirm", lambda *_, **__: False)
+        assert run(*chosen)[0] == 0 and list(entries(state)) == before
+        monkeypatch.setattr("click.confirm", lambda *_, **__: True)
+        assert run(*chosen)[:2] == (0, "redacted 1 entries\n")
+    finally:
+        os.dup2(saved, 0)
+        for fd in (master, slave, saved):
+            os.close(fd)
+    assert b"/home/a/3" not in all_bytes(state) and good(state).redacted == 1
+
+
+def test_redact_by_session_and_time(run: Callable[..., Answer], state: Path) -> None:
+    assert run("redact", "--yes")[0] == 2
+    assert run("redact", "--session", NAME, "--digests", "--yes")[0] == 0
+    mine = [entry for entry in entries(state, session=NAME)]
+    assert not any("path" in entry or (entry["kind"] == "grant" and "sha256" in entry) for entry in mine)
+    assert any("path" in entry for entry in entries(state, session=OTHER))
+    assert run("redact", "--since", "2000-01-01", "--until", "2001-01-01", "--yes")[1] == ""
+    assert run("redact", "--since", "-1h", "--yes")[0] == 0
+    assert not any("path" in entry for entry in entries(state))
+    assert run("redact", "--complete")[0] == 0
+    good(state)
+
+
+def test_prune(run: Callable[..., Answer], state: Path) -> None:
+    assert run("prune", "--before", "2001-01-01", "--yes")[1] == ""
+    assert run("prune", "--before", "2999-01-01")[0] == 2
+    code, out, _ = run("prune", "--before", "2999-01-01", "--yes", "--reason", "a year")
+    assert code == 0 and out == "removed 13 entries in 1 epochs\n"
+    assert good(state).pruned == 1
