@@ -524,3 +524,59 @@ def partials(size: int) -> Iterator[str]:
             if level == 0:
                 yield f"tile/entries/{tile_name(number)}.p/{width}"
         level += 1
+
+
+def receipt(
+    forge: Forge, session: str, request: int | None, *, hide: tuple[str, ...] = (), root: int = 0
+) -> dict[str, Any]:
+    """docs/audit-log.md, Receipts; of epochs that are small and not pruned. ``root``: the chain's first."""
+    parts: list[dict[str, Any]] = []
+    done = False
+    for epoch in forge.epochs:
+        found: dict[int, dict[str, Any]] = {}
+        for number in range(-(-epoch.size // 256)):
+            name, width = tile_name(number), min(256, epoch.size - number * 256)
+            path = epoch.folder / "tile/entries" / (name if width == 256 else f"{name}.p/{width}")
+            rows = split_openings(zlib.decompress((epoch.folder / "openings" / name).read_bytes()[:-4]))
+            for at, data in enumerate(frames(path.read_bytes())):
+                entry = json.loads(data[2:])
+                if entry["session"] == session and not done:
+                    found[number * 256 + at] = opened(entry, rows[at], hide)
+                    done = entry["kind"] == "request.end" and entry["request"] == request
+        if found:
+            parts.append(
+                {
+                    "vkey": epoch.key.vkey,
+                    "checkpoint": epoch.note,
+                    "indexes": [[at, at] for at in found],
+                    "proof": proof(epoch.leaves, set(found)),
+                    "entries": list(found.values()),
+                }
+            )
+            last = epoch.number
+    chain = [
+        {
+            "vkey": epoch.key.vkey,
+            "checkpoint": epoch.note,
+            "entry": json.loads(epoch.last),
+            "proof": proof(epoch.leaves, {epoch.size - 1}),
+        }
+        for epoch in forge.epochs[root:last]
+    ]
+    name_ = f"{session}-{request}" if request else None
+    return {
+        "anchorhold": "receipt", "v": 2, "session": session, "request": name_, "chain": chain, "parts": parts
+    }  # fmt: skip
+
+
+def opened(entry: dict[str, Any], row: bytes, hide: tuple[str, ...]) -> dict[str, Any]:
+    """An entry with its openings in the place of its commitments, but hidden and erased ones."""
+    at = 1
+    for group, name in enumerate(GROUPS):
+        if row[0] >> group & 1:
+            end = at + 2 + int.from_bytes(row[at : at + 2], "big")
+            opening = row[at + 2 : end]
+            if opening and name not in hide:
+                entry[name] = [base64.b64encode(opening[:16]).decode(), json.loads(opening[16:])]
+            at = end
+    return entry
