@@ -25,23 +25,26 @@ _STRING = (
 """A string in canonical form: what can stand for itself does, and what has a short escape has that."""
 
 GRANT = re.compile(
-    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"([0-9-]{10}T[0-9:]{8})\.([0-9]{6})Z"'
-    rb',"mono":(0|[1-9][0-9]{0,18}),"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18}),"kind":"grant","class":"([a-z]+)","size":'
+    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,18}),"time":"(.{19})\.([0-9]{6})Z","mono":(0|[1-9][0-9]{0,18})'
+    rb',"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,18}),"kind":"grant","class":"([a-z]+)","size":'
     + _INTEGER
     + rb',"mode":"[a-z]+","phase":"[a-z]+"(?:,"request":[1-9][0-9]{0,18})?'
-    rb',"names":"(' + _COMMITMENT + rb')","digests":"(' + _COMMITMENT + rb')"\}'
+    rb',"names":"(.{44})","digests":"(.{44})"\}'
 )
-"""A grant as anchorhold writes it: seq, second, microseconds, mono, session, n, class, names, digests."""
+"""A grant as anchorhold writes it: seq, second, microseconds, mono, session, n, class, names, digests.
+
+What stands for a dot is still to be looked at: the second as a time, the commitments by comparing them.
+"""
 
 GRANT_OPENINGS = re.compile(
-    rb'\x03(..).{16}\{"path":'
+    rb'\x03(..)(.{16}\{"path":'
     + _STRING
     + rb'(?:,"resolved":'
     + _STRING
-    + rb')?\}(..).{16}\{"sha256":"[0-9a-f]{64}"\}',
+    + rb')?\})\x00\x5d(.{16}\{"sha256":"[0-9a-f]{64}"\})',
     re.DOTALL,
 )
-"""The openings of a grant: the lengths of both, which are still to be compared with what was matched."""
+"""The openings of a grant: the length of the first, which is still to be compared, and both."""
 
 _SCALAR = rb"(?:" + _STRING + rb"|-?[1-9][0-9]{0,18}|0|true|false|null)"
 _INNER = rb'\{(?:"[a-z0-9_]+":' + _SCALAR + rb'(?:,"[a-z0-9_]+":' + _SCALAR + rb")*+)?\}"
@@ -57,7 +60,12 @@ _COMMON = re.compile(
 )
 
 
-_IS = re.compile(_COMMITMENT.decode())
+_IS = re.compile(_COMMITMENT)
+
+
+def is_commitment(data: bytes) -> bool:
+    """44 characters of base64 of 32 bytes."""
+    return _IS.fullmatch(data) is not None
 
 
 class EntryError(Exception):
@@ -171,7 +179,7 @@ class Entry:
         if count:
             if list(fields)[-count:] != list(self.commitments):
                 raise EntryError("its commitments are not its last members")
-            if not all(type(one) is str and _IS.fullmatch(one) for one in self.commitments.values()):
+            if not all(type(one) is str and is_commitment(one.encode()) for one in self.commitments.values()):
                 raise EntryError("a commitment in it is malformed")
 
 

@@ -118,9 +118,9 @@ def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
             elif newest is None or when >= newest[0]:
                 newest = (when, one, head)
     if newest is None:
-        result.add(
-            Finding("cosigned", f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log")
-        )
+        stored = [one.folder for one in seen if os.path.isfile(os.path.join(one.folder, "cosigned"))]
+        place = f"{os.path.basename(stored[-1])}/cosigned" if stored else "cosigned"
+        result.add(Finding(place, f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log"))
         return
     when, one, head = newest
     _tell(result, key.name, one.first + head.size, when)
