@@ -5,7 +5,10 @@ the bundles together (`anchorhold.verify.check`), since bundles are looked at by
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import sha256
+from operator import add, sub
+from struct import pack
 from typing import Any
 
 from anchorhold.verify.entries import (
@@ -65,7 +68,11 @@ def _look(
     entries = entries[:width]
     seen.hashes = [sha256(b"\0" + entry).digest() for entry in entries]
     segments: dict[bytes, Segment] = {}
-    match_grant, match_openings = GRANT.fullmatch, GRANT_OPENINGS.match
+    matches = list(map(GRANT.fullmatch, entries)) if quick else [None] * len(entries)
+    if len(entries) == WIDTH and openings is not None and None not in matches:
+        seen.segments = _all_grants([one.groups() for one in matches if one], openings, first, clocks)
+        return seen if seen.segments else None
+    match_openings = GRANT_OPENINGS.match
     problems = seen.problems
     at = 0
     broken = openings is None
@@ -76,8 +83,7 @@ def _look(
     last_second, wall = b"", -1
     digests: list[bytes] = []  # of grants' openings, which are compared all at once with
     committed: list[bytes] = []  # what these entries commit to
-    for seq, entry in enumerate(entries, first):
-        match = match_grant(entry) if quick else None
+    for seq, (entry, match) in enumerate(zip(entries, matches, strict=True), first):
         if match is not None:
             number, second, micro, mono, session, n, detail, one, two = match.groups()
             if second != last_second:
@@ -132,7 +138,58 @@ def _look(
     return seen
 
 
-def _agree(digests: list[bytes], committed: list[bytes]) -> bool:
+def _all_grants(
+    groups: list[tuple[bytes, ...]], openings: bytes, first: int, clocks: dict[bytes, int]
+) -> list[Segment]:
+    """The segments of a full bundle of grants alone, as most are in a large log: column by column, which
+    takes less than entry by entry. None of them if not all is well."""
+    numbers, seconds, micros, monos, sessions, places, classes, names, digests = zip(*groups, strict=True)
+    rows = GRANT_OPENINGS.findall(openings)
+    walls = [_wall(second, clocks) for second in dict.fromkeys(seconds)]
+    if list(map(int, numbers)) != list(range(first, first + WIDTH)) or len(rows) != WIDTH or min(walls) < 0:
+        return []
+    lengths, paths, others = zip(*rows, strict=True)
+    sizes = list(map(len, paths))
+    if b"".join(lengths) != pack(f">{WIDTH}H", *sizes) or len(openings) != sum(sizes) + WIDTH * REST:
+        return []
+    if not _agree([sha256(one).digest() for one in paths], names):
+        return []
+    if not _agree([sha256(one).digest() for one in others], digests):
+        return []
+    each = walls * WIDTH if len(walls) == 1 else map(clocks.__getitem__, seconds)
+    offsets = list(map(sub, map(add, each, map(int, micros)), map(int, monos)))
+    ns = list(map(int, places))
+    segments: dict[bytes, Segment] = {}
+    one_run = (
+        sessions.count(sessions[0]) == classes.count(classes[0]) == WIDTH
+        and ns == list(range(ns[0], ns[0] + WIDTH))
+        and max(map(abs, map(sub, offsets[1:], offsets))) < STEP
+    )
+    start = 0
+    while start < WIDTH:
+        # the run of the same session and class without a gap in numbers or a step of the clock
+        session, detail, n = sessions[start], classes[start], ns[start] - start
+        end = WIDTH if one_run else start + 1
+        while (
+            end < WIDTH
+            and sessions[end] == session
+            and ns[end] == n + end
+            and classes[end] == detail
+            and -STEP < offsets[end] - offsets[end - 1] < STEP
+        ):
+            end += 1
+        segment = _segment(segments, session, first + start, ns[start], offsets[start])
+        segment.add(first + start, ns[start], offsets[start], "grant", detail.decode())
+        _tell(segments, session, end - start - 1, ns[end - 1], offsets[end - 1])
+        start = end
+    return list(segments.values())
+
+
+REST = 1 + 2 + 2 + 16 + len('{"sha256":""}') + 64
+"""Bytes of a grant's openings but its names."""
+
+
+def _agree(digests: Sequence[bytes], committed: Sequence[bytes]) -> bool:
     """Whether these are the base64 texts, of 44 characters each, of these digests."""
     text = bytearray(b2a_base64(b"\0".join([*digests, b""]), newline=False))
     # 33 bytes, the last a zero, are 44 characters; 32 are the first 43 of these and a "="

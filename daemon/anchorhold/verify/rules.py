@@ -93,7 +93,7 @@ class Segment:
     def more(self, times: int, n: int, offset: int) -> None:
         """So many more like the last event, without a gap; ``n`` and ``offset`` of the last of them."""
         self.events[-1][3] += times  # type: ignore[operator]
-        self.last_n, self.last_offset = n, offset
+        self.last_n, self.last_offset, self.aside = n, offset, -2
 
     def pack(self) -> tuple[object, ...]:
         """Plain values, for marshal."""
