@@ -5,11 +5,15 @@ the bundles together (`anchorhold.verify.check`), since bundles are looked at by
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import sha256
+from operator import add, sub
+from struct import pack
 from typing import Any
 
 from anchorhold.verify.entries import (
     GRANT,
+    GRANT_OPENINGS,
     GROUPS,
     Entry,
     EntryError,
@@ -19,10 +23,7 @@ from anchorhold.verify.entries import (
     openings_at,
 )
 from anchorhold.verify.merkle import WIDTH
-from anchorhold.verify.rules import STEP, Segment, wall_seconds
-
-LOG_KINDS = frozenset({"log.recovered", "epoch.start", "epoch.end", "redaction", "prune"})
-"""Entries of the log's own, of no session."""
+from anchorhold.verify.rules import KINDS, LOG_KINDS, STEP, Segment, wall_seconds
 
 
 class Seen:
@@ -30,10 +31,10 @@ class Seen:
 
     ``hashes``: leaf hashes of its entries. ``problems``: (seq, words) of entries. ``segments``: of sessions,
     in order. ``own``: (seq, fields) of the log's own entries. ``erased``: (seq, mask of groups) of openings
-    that are not there.
+    that are not there. ``loose``: bytes follow the last opening.
     """
 
-    __slots__ = ("erased", "hashes", "openings_problem", "own", "problems", "segments", "trailing")
+    __slots__ = ("erased", "hashes", "loose", "own", "problems", "segments", "trailing")
 
     def __init__(self) -> None:
         self.hashes: list[bytes] = []
@@ -41,8 +42,7 @@ class Seen:
         self.segments: list[Segment] = []
         self.own: list[tuple[int, dict[str, Any]]] = []
         self.erased: list[tuple[int, int]] = []
-        self.openings_problem = ""
-        self.trailing = False
+        self.loose = self.trailing = False
 
 
 def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: dict[bytes, int]) -> Seen:
@@ -51,15 +51,28 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
     ``openings``: theirs, None where this copy of the log has none. ``clocks`` remembers the seconds of time
     texts. Fewer hashes than ``width`` mean that the rest cannot be read.
     """
+    if len(clocks) > 100_000:
+        clocks.clear()
+    seen = _look(bundle, openings, first, width, clocks, quick=True)
+    return seen or _look(bundle, openings, first, width, clocks, quick=False)  # type: ignore[return-value]
+
+
+def _look(
+    bundle: bytes, openings: bytes | None, first: int, width: int, clocks: dict[bytes, int], *, quick: bool
+) -> Seen | None:
+    """``quick``: grants are looked at without being taken apart, if all is well with them. None if not: only
+    the careful way has words for it."""
     seen = Seen()
     entries, stop = frames(bundle)
     seen.trailing = width == WIDTH and len(entries) >= width and (len(entries) > width or stop != len(bundle))
     entries = entries[:width]
     seen.hashes = [sha256(b"\0" + entry).digest() for entry in entries]
     segments: dict[bytes, Segment] = {}
-    if len(clocks) > 100_000:
-        clocks.clear()
-    match_grant = GRANT.fullmatch
+    matches = list(map(GRANT.fullmatch, entries)) if quick else [None] * len(entries)
+    if len(entries) == WIDTH and openings is not None and None not in matches:
+        seen.segments = _all_grants([one.groups() for one in matches if one], openings, first, clocks)
+        return seen if seen.segments else None
+    match_openings = GRANT_OPENINGS.match
     problems = seen.problems
     at = 0
     broken = openings is None
@@ -67,14 +80,25 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
     commitments: tuple[tuple[int, bytes], ...] | None
     current, last_n, last_offset, last_class = b"", -2, 0, b""  # of the session that the last grant was of
     same = 0  # grants of that session and class since its segment was told
-    for seq, entry in enumerate(entries, first):
-        match = match_grant(entry)
-        try:
-            if match is not None:
-                number, second, micro, mono, session, n, detail, names, digests = match.groups()
-                if int(number) != seq:
-                    raise EntryError(f"it says that it is entry {int(number)}")
-                offset = _wall(second, clocks) + int(micro) - int(mono)
+    last_second, wall = b"", -1
+    digests: list[bytes] = []  # of grants' openings, which are compared all at once with
+    committed: list[bytes] = []  # what these entries commit to
+    for seq, (entry, match) in enumerate(zip(entries, matches, strict=True), first):
+        if match is not None:
+            number, second, micro, mono, session, n, detail, one, two = match.groups()
+            if second != last_second:
+                last_second, wall = second, _wall(second, clocks)
+            found = match_openings(data, at)
+            if found is not None:
+                length, opening, other = found.groups()
+                digests += sha256(opening).digest(), sha256(other).digest()
+                committed += one, two
+                good = length == len(opening).to_bytes(2, "big")
+                at = found.end()
+            else:
+                good = openings is None and is_commitment(one) and is_commitment(two)
+            if good and int(number) == seq and wall >= 0:
+                offset = wall + int(micro) - int(mono)
                 moved = offset - last_offset
                 last_n += 1
                 if session == current and detail == last_class and int(n) == last_n and -STEP < moved < STEP:
@@ -86,55 +110,99 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
                     )
                     current, last_n, last_class, same = session, int(n), detail, 0
                 last_offset = offset
-                # -- its openings: the usual case without calls
-                if data[at : at + 1] == b"\3":
-                    middle = at + 3 + (data[at + 1] << 8 | data[at + 2])
-                    one = data[at + 3 : middle]
-                    end = middle + 2 + int.from_bytes(data[middle : middle + 2], "big")
-                    two = data[middle + 2 : end]
-                    if (
-                        b2a_base64(sha256(one).digest(), newline=False) == names
-                        and b2a_base64(sha256(two).digest(), newline=False) == digests
-                        and one[16:17] == two[16:17] == b"{"
-                        and one[-1:] == two[-1:] == b"}"
-                    ):
-                        at = end
-                        continue
-                commitments = ((0, names), (1, digests))
-                if not is_commitment(names.decode("latin-1")) or not is_commitment(digests.decode("latin-1")):
-                    raise EntryError("a commitment in it is malformed")
-            else:
-                _tell(segments, current, same, last_n, last_offset)
-                current, same = b"", 0
-                commitments = _slowly(entry, seq, seen, segments, clocks)
+                continue
+            if found is not None:
+                return None
+        _tell(segments, current, same, last_n, last_offset)
+        current, same = b"", 0
+        try:
+            commitments = _slowly(entry, seq, seen, segments, clocks)
         except EntryError as error:
             problems.append((seq, str(error)))
             commitments = None
         if broken:
             continue
         try:
-            found, at = openings_at(data, at)
+            several, at = openings_at(data, at)
         except EntryError as error:
             problems.append((seq, str(error)))
             broken = True
             continue
         if commitments is not None:
-            _compare(commitments, found, seq, seen)
+            _compare(commitments, several, seq, seen)
     _tell(segments, current, same, last_n, last_offset)
-    if not broken and at != len(data) and len(entries) == width:
-        seen.openings_problem = "bytes"
+    if not _agree(digests, committed):
+        return None
+    seen.loose = not broken and at != len(data) and len(entries) == width
     seen.segments = list(segments.values())
     return seen
 
 
+def _all_grants(
+    groups: list[tuple[bytes, ...]], openings: bytes, first: int, clocks: dict[bytes, int]
+) -> list[Segment]:
+    """The segments of a full bundle of grants alone, as most are in a large log: column by column, which
+    takes less than entry by entry. None of them if not all is well."""
+    numbers, seconds, micros, monos, sessions, places, classes, names, digests = zip(*groups, strict=True)
+    rows = GRANT_OPENINGS.findall(openings)
+    walls = [_wall(second, clocks) for second in dict.fromkeys(seconds)]
+    if list(map(int, numbers)) != list(range(first, first + WIDTH)) or len(rows) != WIDTH or min(walls) < 0:
+        return []
+    lengths, paths, others = zip(*rows, strict=True)
+    sizes = list(map(len, paths))
+    if b"".join(lengths) != pack(f">{WIDTH}H", *sizes) or len(openings) != sum(sizes) + WIDTH * REST:
+        return []
+    if not _agree([sha256(one).digest() for one in paths], names):
+        return []
+    if not _agree([sha256(one).digest() for one in others], digests):
+        return []
+    each = walls * WIDTH if len(walls) == 1 else map(clocks.__getitem__, seconds)
+    offsets = list(map(sub, map(add, each, map(int, micros)), map(int, monos)))
+    ns = list(map(int, places))
+    segments: dict[bytes, Segment] = {}
+    one_run = (
+        sessions.count(sessions[0]) == classes.count(classes[0]) == WIDTH
+        and ns == list(range(ns[0], ns[0] + WIDTH))
+        and max(map(abs, map(sub, offsets[1:], offsets))) < STEP
+    )
+    start = 0
+    while start < WIDTH:
+        # the run of the same session and class without a gap in numbers or a step of the clock
+        session, detail, n = sessions[start], classes[start], ns[start] - start
+        end = WIDTH if one_run else start + 1
+        while (
+            end < WIDTH
+            and sessions[end] == session
+            and ns[end] == n + end
+            and classes[end] == detail
+            and -STEP < offsets[end] - offsets[end - 1] < STEP
+        ):
+            end += 1
+        segment = _segment(segments, session, first + start, ns[start], offsets[start])
+        segment.add(first + start, ns[start], offsets[start], "grant", detail.decode())
+        _tell(segments, session, end - start - 1, ns[end - 1], offsets[end - 1])
+        start = end
+    return list(segments.values())
+
+
+REST = 1 + 2 + 2 + 16 + len('{"sha256":""}') + 64
+"""Bytes of a grant's openings but its names."""
+
+
+def _agree(digests: Sequence[bytes], committed: Sequence[bytes]) -> bool:
+    """Whether these are the base64 texts, of 44 characters each, of these digests."""
+    text = bytearray(b2a_base64(b"\0".join([*digests, b""]), newline=False))
+    # 33 bytes, the last a zero, are 44 characters; 32 are the first 43 of these and a "="
+    text[43::44] = b"=" * len(digests)
+    return text == b"".join(committed)
+
+
 def _wall(second: bytes, clocks: dict[bytes, int]) -> int:
-    """POSIX microseconds of a text without fraction; most entries share their second with the one before."""
+    """POSIX microseconds of a text without fraction, below zero if it is no time."""
     wall = clocks.get(second)
     if wall is None:
-        wall = clocks[second] = wall_seconds(second)
-    if wall < 0:
-        raise EntryError("its time is no time")
-    return wall * 1_000_000
+        wall = clocks[second] = wall_seconds(second) * 1_000_000
+    return wall
 
 
 def _segment(segments: dict[bytes, Segment], session: bytes, seq: int, n: int, offset: int) -> Segment:
@@ -158,6 +226,10 @@ def _slowly(
     if entry.seq != seq:
         raise EntryError(f"it says that it is entry {entry.seq}")
     wall = _wall(entry.second, clocks)
+    if wall < 0:
+        raise EntryError("its time is no time")
+    if entry.kind not in KINDS:
+        raise EntryError("it is of an unknown kind")
     if entry.session:
         offset = wall + entry.micro - entry.mono
         segment = _segment(segments, entry.session.encode(), seq, entry.n, offset)
@@ -174,6 +246,10 @@ def _slowly(
     return tuple((GROUPS.index(name), text.encode()) for name, text in entry.commitments.items())
 
 
+def _differs(group: int) -> str:
+    return f"its {GROUPS[group]} are not what was written: the commitment differs"
+
+
 def _compare(
     commitments: tuple[tuple[int, bytes], ...], found: list[tuple[int, bytes]], seq: int, seen: Seen
 ) -> None:
@@ -186,9 +262,7 @@ def _compare(
         if not opening:
             mask |= 1 << group
         elif b2a_base64(sha256(opening).digest(), newline=False) != commitment:
-            seen.problems.append(
-                (seq, f"its {GROUPS[group]} are not what was written: the commitment differs")
-            )
+            seen.problems.append((seq, _differs(group)))
         else:
             try:
                 opened(opening)
@@ -207,6 +281,10 @@ def record_problem(shown: bytes, openings: bytes) -> tuple[str, int, str] | str:
         entry = Entry(b'{"v":2,"seq":0,%b}' % shown)
         if entry.commitments:
             raise EntryError("it holds commitments already")
+        if wall_seconds(entry.second) < 0:
+            raise EntryError("its time is no time")
+        if entry.kind not in KINDS:
+            raise EntryError("it is of an unknown kind")
         for _, opening in found:
             opened(opening)
     except EntryError as error:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import re
 import time
 from typing import Any
 
 from anchorhold.verify.entries import EntryError, canonical, encode
-from anchorhold.verify.parallel import read
+from anchorhold.verify.files import JOURNAL, MOST, names_in, read
 
 LOCK_WAIT = 2.0
 """Seconds to wait for a writer to finish. A stopped writer must not stop the verifier."""
@@ -38,7 +37,7 @@ class Disk:
         lock = self._take_lock()
         try:
             self.state = self.read("state")
-            names = os.listdir(log)
+            names = names_in(log)
             self.epochs = sorted(int(name) for name in names if _NUMBER.fullmatch(name))
             self.checkpoints = {number: self.read(f"{number}/checkpoint") for number in self.epochs}
             self.journals = {name: self.read(f"journal/{name}") or b"" for name in self._list("journal")}
@@ -47,24 +46,17 @@ class Disk:
             if lock >= 0:
                 os.close(lock)
         self.strange = sorted(
-            [
-                name
-                for name in names
-                if name not in KNOWN and not _NUMBER.fullmatch(name) and name[:5] != ".tmp-"
-            ]
+            [name for name in names if name not in KNOWN and not _NUMBER.fullmatch(name)]
             + [f"journal/{name}" for name in self.journals if not _JOURNAL.fullmatch(name)]
         )
         self.journals = {name: data for name, data in self.journals.items() if _JOURNAL.fullmatch(name)}
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
-        return read(os.path.join(self.log, name))
+        return read(os.path.join(self.log, name), JOURNAL if name.startswith("journal/") else MOST)
 
     def _list(self, name: str) -> list[str]:
-        try:
-            return sorted(one for one in os.listdir(os.path.join(self.log, name)) if one[:5] != ".tmp-")
-        except FileNotFoundError:
-            return []
+        return names_in(os.path.join(self.log, name))
 
     def _take_lock(self) -> int:
         try:
@@ -101,9 +93,12 @@ class State:
         told = content.pop("sum")
         if told != hashlib.sha256(encode(content).encode()).hexdigest():
             raise StateError("its sum is not right")
-        self.epoch, self.first, self.size = content["epoch"], content["first"], content["size"]
-        self.signed = content["signed"]
-        self.ended, self.journals = content["ended"], content["journals"]
+        self.epoch: int = content["epoch"]
+        self.first: int = content["first"]
+        self.size: int = content["size"]
+        self.signed: int = content["signed"]
+        self.ended: bool = content["ended"]
+        self.journals: dict[str, int] = content["journals"]
         if not isinstance(self.journals, dict) or not all(map(_JOURNAL.fullmatch, self.journals)):
             raise StateError("its journals are malformed")
         for number in (self.epoch, self.first, self.size, self.signed, *self.journals.values()):
@@ -111,8 +106,3 @@ class State:
                 raise StateError("a number in it is malformed")
         if type(self.ended) is not bool:
             raise StateError("its member ended is malformed")
-
-
-def string(value: object) -> str:
-    """JSON of a value of the log, for words that are shown: ASCII, short."""
-    return json.dumps(value)[:80]

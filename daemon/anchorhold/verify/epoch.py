@@ -8,49 +8,33 @@ one tells whether an entry or a hash was changed.
 from __future__ import annotations
 
 import os
-from typing import Any
+import re
+from collections.abc import Iterator
 
 from anchorhold.verify.entries import frames
-from anchorhold.verify.merkle import HASH, WIDTH, Tree, index_path, listing, root
+from anchorhold.verify.files import names_in, read
+from anchorhold.verify.merkle import HASH, WIDTH, Tiles, Tree, index_path, root
 from anchorhold.verify.note import Head
-from anchorhold.verify.parallel import Looked, Reader, read, tile
+from anchorhold.verify.parallel import Looked, tile
 from anchorhold.verify.result import Finding, Result
 from anchorhold.verify.rules import Rules
+from anchorhold.verify.told import Books, Epoch
 
 SUSPECTS = 100_000
 """Entries remembered as wrong by number; beyond, they are only counted."""
 
-ERASED = 1 << 24
-"""Erased openings that are compared with what redactions name; more are a finding themselves."""
-
-
-class Books:
-    """What is gathered over all epochs, in order."""
-
-    def __init__(self) -> None:
-        self.own: list[tuple[int, int, dict[str, Any]]] = []  # epoch, seq, fields of the log's own entries
-        self.erased: dict[int, int] = {}  # seq: mask of groups
-        self.without_names: list[int] = []  # epochs
+OPENINGS = re.compile(r"x?[0-9]{3}", re.ASCII)
 
 
 class EpochCheck:
-    """``committed`` entries from ``first`` on; ``head`` is signed if ``signed``."""
+    """Fills in the epoch's ``own`` entries and the books."""
 
     def __init__(
-        self,
-        log: str,
-        number: int,
-        first: int,
-        committed: int,
-        head: Head | None,
-        result: Result,
-        rules: Rules,
-        books: Books,
+        self, folder: str, epoch: Epoch, head: Head | None, result: Result, rules: Rules, books: Books
     ) -> None:
-        self.log, self.number, self.first, self.committed = log, number, first, committed
-        self.folder = os.path.join(log, str(number))
-        self.head, self.result, self.rules, self.books = head, result, rules, books
-        self.tiles, self.strange = listing(self.folder)
+        self.number, self.first, self.committed = epoch.number, epoch.first, epoch.committed
+        self.folder = folder
+        self.epoch, self.head, self.result, self.rules, self.books = epoch, head, result, rules, books
         # the tree as the entries give it, and as the stored hashes of level 0 do
         self.entries = Tree(self._full_tile)
         self.hashes = Tree(lambda level, number, hashes: None)
@@ -62,17 +46,16 @@ class EpochCheck:
         self.suspects_left_out = 0
         self.reported: set[int] = set()  # entries with a finding of their own
         self.upper: list[Finding] = []
-        self.openings_gone = 0
 
-    def run(self, processes: int, *, with_names: bool) -> bool:
-        """Look at everything; whether the signed root is the tree's."""
+    def run(self, bundles: Iterator[Looked], *, with_names: bool) -> bool:
+        """Look at everything, at the epoch's ``bundles`` first; whether the signed root is the tree's."""
         self.bad: set[int] = set()
         if self.committed == 0:
             self._root_here(0, [], None)
         names_here = os.path.isdir(os.path.join(self.folder, "openings"))
         if not names_here:
-            self.books.without_names.append(self.number)
-        for looked in Reader(self.folder, self.first, self.committed).all(processes):
+            self.books.without_names.add(self.number)
+        for looked in bundles:
             self._bundle(looked)
             if looked.openings != "here" and (names_here or with_names):
                 what = "is missing" if looked.openings == "gone" else f"cannot be read: {looked.openings}"
@@ -88,7 +71,6 @@ class EpochCheck:
             self._root_here(self.head.size // WIDTH, [], None)
         proven = self._judge()
         self._partials()
-        self._strange()
         return proven
 
     # -- findings
@@ -126,9 +108,9 @@ class EpochCheck:
         for segment in seen.segments:
             for seq, problem, count in self.rules.check(segment):
                 self._wrong_entry(place, problem, seq, count)
-        self.books.own += [(self.number, seq, fields) for seq, fields in seen.own]
-        if len(self.books.erased) < ERASED:
-            self.books.erased.update(seen.erased)
+        self.epoch.own += seen.own
+        for seq, mask in seen.erased:
+            self.books.erased.add(seq, mask)
         if looked.root is None:
             self._hashed(number, width, seen.hashes, looked.stored)
             self.bad.update(range(start + len(seen.hashes), start + width))
@@ -250,26 +232,20 @@ class EpochCheck:
 
     def _partials(self) -> None:
         """Each stored partial tile is the beginning of its tile; those of the head's size are there."""
-        for level_name, numbers in sorted(self.tiles.items()):
-            for number, widths in sorted(numbers.items()):
-                for width in sorted(widths):
-                    if self._beyond(level_name, number, width):
-                        self.result.left_over += 1  # a crash left it; the next run writes it anew
-                    elif width < WIDTH:
-                        self._partial(level_name, number, width)
+        tiles = Tiles(self.folder, self.committed)
+        self.result.left_over += tiles.left_over  # a crash left them; the next run writes them anew
+        for (level_name, number), widths in sorted(tiles.partial.items()):
+            for width in sorted(widths):
+                self._partial(level_name, number, width)
         for size in {self.head.size if self.head else 0, self.committed}:
             level = 0
             while size >> (8 * level):
                 number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
                 for name in (str(level), "entries")[: 2 if level == 0 else 1]:
-                    if width and not any(have >= width for have in self.tiles.get(name, {}).get(number, ())):
+                    if width and not tiles.has(name, number, width):
                         self._wrong(f"tile/{name}/{index_path(number)}.p/{width}", "the tile is missing")
                 level += 1
-
-    def _beyond(self, level_name: str, number: int, width: int) -> bool:
-        """Whether a tile is about entries that are not in the tree."""
-        level = 0 if level_name == "entries" else int(level_name)
-        return number * WIDTH + width > self.committed >> (8 * level)
+        self._strange(tiles.strange)
 
     def _partial(self, level_name: str, number: int, width: int) -> None:
         path = f"tile/{level_name}/{index_path(number)}"
@@ -305,14 +281,15 @@ class EpochCheck:
         edge = self.hashes.edge if stored else self.entries.edge
         return edge[level - 1] if level <= len(edge) else []
 
-    def _strange(self) -> None:
+    def _strange(self, names: list[str]) -> None:
         known = {"vkey", "key", "checkpoint", "cosigned", "tile", "openings"}
-        names = [
-            name for name in os.listdir(self.folder) if name not in known and not name.startswith(".tmp-")
+        names += [name for name in names_in(self.folder) if name not in known]
+        names += [
+            f"openings/{name}"
+            for name in names_in(os.path.join(self.folder, "openings"))
+            if not OPENINGS.fullmatch(name)
         ]
-        self.result.notes += [
-            f"unknown file {ascii(f'{self.number}/{name}')}" for name in [*names, *self.strange]
-        ]
+        self.result.unknown([f"{self.number}/{name}" for name in names])
 
     def _read(self, name: str) -> bytes | None:
         return read(os.path.join(self.folder, name))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import bisect
 import hashlib
 import os
+import re
 from collections.abc import Callable
+
+from anchorhold.verify.files import names_in
 
 WIDTH = 256
 HASH = 32
@@ -131,37 +134,61 @@ def index_path(number: int) -> str:
     return "/".join([f"x{group}" for group in groups[:-1]] + groups[-1:])
 
 
-def listing(log: str) -> tuple[dict[str, dict[int, set[int]]], list[str]]:
-    """Which tiles are stored: level (or ``entries``) → number → widths, 256 for the full one.
+class Tiles:
+    """Which tiles are stored below ``tile/`` of an epoch, of those that ``committed`` entries can have.
 
-    Second, the names below ``tile/`` that are no tile's.
+    ``partial``: (level or ``entries``, number) → widths. ``left_over`` counts tiles of more entries than
+    that, ``strange`` are names that are no tile's. Full tiles are not kept: there are too many.
     """
-    found: dict[str, dict[int, set[int]]] = {}
-    strange: list[str] = []
-    top = os.path.join(log, "tile")
-    for folder, _, names in os.walk(top):
-        for name in names:
-            if name.startswith(".tmp-"):  # a crash's leftover, never read
-                continue
-            path = os.path.relpath(os.path.join(folder, name), top)
-            level, number, width = _parse(path)
-            if level:
-                found.setdefault(level, {}).setdefault(number, set()).add(width)
+
+    def __init__(self, folder: str, committed: int) -> None:
+        self.folder, self.committed = folder, committed
+        self.partial: dict[tuple[str, int], set[int]] = {}
+        self.left_over = 0
+        self.strange: list[str] = []
+        self.most = 0  # entries that the stored bundles hold
+        for level in names_in(os.path.join(folder, "tile")):
+            if level == "entries" or (level.isascii() and level.isdigit() and str(int(level)) == level):
+                self._folder(level, f"tile/{level}", "")
             else:
-                strange.append(os.path.join("tile", path))
-    return found, strange
+                self.strange.append(f"tile/{level}")
+
+    def _folder(self, level: str, place: str, digits: str) -> None:
+        for name in names_in(os.path.join(self.folder, place)):
+            number = digits + name[-3:]
+            if _NUMBER.fullmatch(name):
+                self._tile(level, place, name, number, WIDTH)
+            elif name[:1] == "x" and _NUMBER.fullmatch(name[1:]) and len(digits) < 15:
+                self._folder(level, f"{place}/{name}", number)
+            elif name[3:] == ".p" and _NUMBER.fullmatch(name[:3]):
+                for width in names_in(os.path.join(self.folder, place, name)):
+                    if _WIDTH.fullmatch(width) and int(width) < WIDTH:
+                        self._tile(level, f"{place}/{name}", width, digits + name[:3], int(width))
+                    else:
+                        self.strange.append(f"{place}/{name}/{width}")
+            else:
+                self.strange.append(f"{place}/{name}")
+
+    def _tile(self, level: str, place: str, name: str, digits: str, width: int) -> None:
+        number = int(digits)
+        if len(digits) > 3 and number < 1000 ** (len(digits) // 3 - 1):
+            self.strange.append(f"{place}/{name}")
+            return
+        filled = number * WIDTH + width
+        height = 0 if level == "entries" else int(level)
+        if level == "entries":
+            self.most = max(self.most, filled)
+        if height > 7 or filled > self.committed >> (8 * height):
+            self.left_over += 1
+        elif width < WIDTH:
+            self.partial.setdefault((level, number), set()).add(width)
+
+    def has(self, level: str, number: int, width: int) -> bool:
+        """Whether there is a tile that begins with the first ``width`` of this one."""
+        return any(one >= width for one in self.partial.get((level, number), ())) or os.path.isfile(
+            os.path.join(self.folder, "tile", level, index_path(number))
+        )
 
 
-def _parse(path: str) -> tuple[str, int, int]:
-    level, _, rest = path.partition("/")
-    stem, dot, width_text = rest.partition(".p/")
-    number_text = stem.replace("/", "").replace("x", "")
-    width = int(width_text) if width_text.isascii() and width_text.isdigit() else 0
-    if not (number_text.isascii() and number_text.isdigit()):
-        return "", 0, 0
-    number = int(number_text)
-    written = index_path(number) + (f".p/{width}" if dot else "")
-    known = level == "entries" or (level.isascii() and level.isdigit() and str(int(level)) == level)
-    if not known or rest != written or (dot and not 0 < width < WIDTH):
-        return "", 0, 0
-    return level, number, width if dot else WIDTH
+_NUMBER = re.compile(r"[0-9]{3}", re.ASCII)
+_WIDTH = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)

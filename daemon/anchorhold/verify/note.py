@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
 MAX_SIGNATURES = 64
 MAX_BYTES = 100_000
 
@@ -119,7 +121,7 @@ def _split(note: bytes) -> tuple[str, list[str]]:
         whole = note.decode("utf-8")
     except UnicodeDecodeError:
         raise NoteError("the checkpoint is no UTF-8") from None
-    if any(character < " " and character != "\n" for character in whole):
+    if _CONTROL.search(whole):
         raise NoteError("the checkpoint holds control characters")
     body, blank, signatures = whole.rpartition("\n\n")
     if not blank or not signatures.endswith("\n"):

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anchorhold.verify.bundle import Seen, look
+from anchorhold.verify.files import MOST, names_in, read
 from anchorhold.verify.merkle import HASH, WIDTH, index_path, root
 from anchorhold.verify.result import LogUnreadable
 from anchorhold.verify.rules import Segment
@@ -55,15 +56,16 @@ class Reader:
         """Look at one bundle."""
         width = min(WIDTH, self.committed - number * WIDTH)
         data = tile(os.path.join(self.folder, "tile", "entries", index_path(number)), width)
-        raw, state = self._openings(number)
+        raw, state = self.openings(number)
         seen = look(data or b"", raw, self.first + number * WIDTH, width, self.clocks)
-        if seen.openings_problem and width == WIDTH:
+        if seen.loose and width == WIDTH:
             state = "bytes follow the last opening"
         stored = tile(os.path.join(self.folder, "tile", "0", index_path(number)), width)
         stored = stored[: width * HASH] if stored is not None and width < WIDTH else stored
         return Looked(number, seen, state, missing=data is None, stored=stored)
 
-    def _openings(self, number: int) -> tuple[bytes | None, str]:
+    def openings(self, number: int) -> tuple[bytes | None, str]:
+        """Those of a bundle, unpacked, and "here"; or None, and "gone" or what is wrong with the file."""
         packed = read(os.path.join(self.folder, "openings", index_path(number)))
         if packed is None:
             return None, "gone"
@@ -78,25 +80,40 @@ class Reader:
             return None, "it cannot be unpacked"
         return data, "here"
 
-    def all(self, processes: int) -> Iterator[Looked]:
-        """All bundles in order. LogUnreadable if a process dies."""
-        count = -(-self.committed // WIDTH)
-        processes = min(processes, count // ENOUGH)
-        if processes < 2:
-            for number in range(count):
-                yield self.one(number)
-            return
-        workers = [_Worker(self, at, processes, count) for at in range(processes)]
-        try:
-            for number in range(count):
-                yield workers[number % processes].next(number)
-        finally:
-            for worker in workers:
-                worker.end()
+    @property
+    def bundles(self) -> int:
+        """How many there are."""
+        return -(-self.committed // WIDTH)
 
 
-MOST = 64 << 20
-"""Bytes that the openings of one bundle can unpack to: 256 times three of 65,537 bytes are fewer."""
+class Pool:
+    """Looks at all bundles of several epochs, in several processes, and gives them in order: `all` those of
+    the first, then of the second, and so on. Nothing is left running after its ``with``."""
+
+    def __init__(self, readers: list[Reader], processes: int) -> None:
+        self._readers = iter(readers)
+        self._workers: list[_Worker] = []
+        self._at = 0
+        self._todo, self._processes = readers, min(processes, sum(one.bundles for one in readers) // ENOUGH)
+
+    def __enter__(self) -> Pool:
+        for number in range(self._processes if self._processes > 1 else 0):
+            self._workers.append(_Worker(self._todo, number, self._processes, self._workers))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def all(self) -> Iterator[Looked]:
+        """The bundles of the next epoch. LogUnreadable if a process dies."""
+        reader = next(self._readers)
+        for number in range(reader.bundles):
+            if self._workers:
+                yield self._workers[self._at % len(self._workers)].next(number)
+                self._at += 1
+            else:
+                yield reader.one(number)
 
 
 def tile(path: str, width: int) -> bytes | None:
@@ -108,41 +125,33 @@ def tile(path: str, width: int) -> bytes | None:
             return data
     data = read(path)
     if data is None and width < WIDTH:
-        try:
-            wider = sorted(int(name) for name in os.listdir(f"{path}.p") if name.isascii() and name.isdigit())
-        except FileNotFoundError:
-            return None
+        wider = sorted(int(name) for name in names_in(f"{path}.p") if name.isascii() and name.isdigit())
         data = next((read(f"{path}.p/{one}") for one in wider if one > width), None)
     return data
-
-
-def read(path: str) -> bytes | None:
-    """A whole file; None if there is none."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 class _Worker:
     """A process that looks at every ``step``-th bundle from ``start`` on; a pipe holds it back."""
 
-    def __init__(self, reader: Reader, start: int, step: int, count: int) -> None:
+    def __init__(self, readers: list[Reader], start: int, step: int, others: list[_Worker]) -> None:
         source, sink = os.pipe()
+        self.file = open(source, "rb", buffering=1 << 16)  # noqa: SIM115
         self.pid = os.fork()
         if self.pid == 0:
             code = 1
             try:
-                os.close(source)
+                for other in [self, *others]:
+                    other.file.close()
                 with open(sink, "wb", buffering=1 << 16) as file:
-                    for number in range(start, count, step):
-                        marshal.dump(_pack(reader.one(number)), file)
+                    skip = start
+                    for reader in readers:
+                        for number in range(skip, reader.bundles, step):
+                            marshal.dump(_pack(reader.one(number)), file)
+                        skip = (skip - reader.bundles) % step
                 code = 0
             finally:
                 os._exit(code)
         os.close(sink)
-        self.file = open(source, "rb", buffering=1 << 16)  # noqa: SIM115
 
     def next(self, number: int) -> Looked:
         """The next bundle of this process."""

@@ -175,10 +175,8 @@ class _Receipt:
     def _part(self, fields: dict[str, Any], key: VerifierKey, rules: Rules, last: int) -> int:
         """The entries of one epoch; returns the seq of the last of them."""
         head = self._head(fields["checkpoint"], key)
-        indexes = _indexes(fields["indexes"], head.size)
         objects = [_object(one) for one in _list(fields["entries"])]
-        if len(objects) != len(indexes):
-            raise ReceiptError("it has not as many entries as places for them")
+        indexes = _indexes(fields["indexes"], head.size, len(objects))
         leaves, first = [], None
         for index, shown in zip(indexes, objects, strict=True):
             data, flat = self._closed(shown)
@@ -289,19 +287,22 @@ def _hashes(value: object) -> list[bytes]:
     return hashes
 
 
-def _indexes(value: object, size: int) -> list[int]:
-    """Ranges as a list of numbers; each must be in the tree, so the list is no longer than a tree can be."""
+def _indexes(value: object, size: int, count: int) -> list[int]:
+    """Ranges as a list of ``count`` numbers: a hostile one could name any number of places."""
     found: list[int] = []
     for pair in _list(value):
         if not isinstance(pair, list) or len(pair) != 2 or any(type(one) is not int for one in pair):
             raise ReceiptError("its indexes are malformed")
         first, last = pair
-        if not (found[-1] if found else -1) < first <= last < size or last - first > 50_000_000:
+        if not (found[-1] if found else -1) < first <= last < size:
             raise ReceiptError("its indexes are malformed")
+        if last - first >= count - len(found):
+            break
         found += range(first, last + 1)
-    if not found:
-        raise ReceiptError("a part of it holds no entries")
-    return found
+    else:
+        if found and len(found) == count:
+            return found
+    raise ReceiptError("it has not as many entries as places for them")
 
 
 def report(proved: Proved, files: Iterable[tuple[str, bytes]]) -> tuple[dict[str, object], bool]:

@@ -37,6 +37,9 @@ FINDINGS_KEPT = 1000
 """A log that is wrong throughout must not fill the memory; what comes after is only counted."""
 
 
+UNKNOWN_KEPT = 50
+
+
 class Result:
     """The verdict. ``ok`` is true if nothing is wrong with what is signed nor with what is not.
 
@@ -101,6 +104,12 @@ class Result:
             self.findings.append(finding)
         else:
             self.findings_left_out += 1
+
+    def unknown(self, names: list[str]) -> None:
+        """Files that are none of the log's; a flood of them is only counted."""
+        self.notes += [f"unknown file {ascii(name)}" for name in names[:UNKNOWN_KEPT]]
+        if len(names) > UNKNOWN_KEPT:
+            self.notes.append(f"and {len(names) - UNKNOWN_KEPT} unknown files more")
 
     def as_dict(self) -> dict[str, object]:
         """The stable form of ``--json``."""

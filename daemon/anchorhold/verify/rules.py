@@ -7,25 +7,38 @@ bundles can be looked at by several processes and judged in order by one.
 from __future__ import annotations
 
 import calendar
-import time
+import re
 
 CONTENT = frozenset({"model", "data"})
 """Classes that may be granted only in a sealed cell."""
 
+LOG_KINDS = frozenset({"log.recovered", "epoch.start", "epoch.end", "redaction", "prune"})
+"""Entries of the log's own, of no session."""
+
 INSIDE = frozenset({"grant", "list", "session.sealed", "session.end", "request.start", "request.end"})
 """Kinds that belong between a session's start and its end; what ends a failed start can come before."""
+
+KINDS = INSIDE | LOG_KINDS | {"session.start", "denial", "breach", "policy.load", "limit", "kill"}
 
 STEP = 1_000_000
 """Microseconds by which wall clock and time since boot may drift apart between two entries of a session."""
 
 
+_SECOND = re.compile(rb"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})")
+_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+
+
 def wall_seconds(second: bytes) -> int:
-    """POSIX seconds of ``2026-01-31T18:30:00``; a ValueError becomes -1: the text was checked for its form
-    only."""
-    try:
-        return calendar.timegm(time.strptime(second.decode(), "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
+    """POSIX seconds of ``2026-01-31T18:30:00``; -1 for what is no such time, or before 1970."""
+    match = _SECOND.fullmatch(second)
+    if match is None:
         return -1
+    year, month, day, hour, minute, of_minute = map(int, match.groups())
+    if not (year >= 1970 and 1 <= month <= 12 and hour < 24 and minute < 60 and of_minute < 60):
+        return -1
+    if not 1 <= day <= _DAYS[month - 1] + (month == 2 and calendar.isleap(year)):
+        return -1
+    return calendar.timegm((year, month, day, hour, minute, of_minute, 0, 0, 0))
 
 
 class Segment:
@@ -80,7 +93,7 @@ class Segment:
     def more(self, times: int, n: int, offset: int) -> None:
         """So many more like the last event, without a gap; ``n`` and ``offset`` of the last of them."""
         self.events[-1][3] += times  # type: ignore[operator]
-        self.last_n, self.last_offset = n, offset
+        self.last_n, self.last_offset, self.aside = n, offset, -2
 
     def pack(self) -> tuple[object, ...]:
         """Plain values, for marshal."""

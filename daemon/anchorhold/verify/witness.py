@@ -11,8 +11,8 @@ import time
 from collections.abc import Sequence
 
 from anchorhold.verify.epoch import root_at
+from anchorhold.verify.files import read
 from anchorhold.verify.note import COSIGNATURE, Head, NoteError, VerifierKey, cosigned_at, read_head
-from anchorhold.verify.parallel import read
 from anchorhold.verify.result import Finding, LogUnreadable, Result
 
 MOST = 100_000
@@ -20,32 +20,44 @@ MOST = 100_000
 
 
 class Seen:
-    """An epoch that was verified: where it is, its ``origin``, entries in the tree, its signed head, its
-    first seq."""
+    """An epoch that was verified: where it is, its key, signed head, entries in the tree, first seq."""
 
-    __slots__ = ("first", "folder", "origin", "root", "signed", "size")
+    __slots__ = ("first", "folder", "head", "key", "pruned", "size")
 
-    def __init__(self, folder: str, origin: str, size: int, signed: int, root: bytes, first: int) -> None:
-        self.folder, self.origin, self.size, self.signed, self.root, self.first = (
-            folder,
-            origin,
-            size,
-            signed,
-            root,
-            first,
+    def __init__(
+        self, folder: str, key: VerifierKey | None, head: Head, size: int, first: int, *, pruned: bool = False
+    ) -> None:
+        self.folder, self.key, self.head, self.size, self.first = folder, key, head, size, first
+        self.pruned = pruned
+
+
+class _Log:
+    """The epochs that were verified, from ``start`` on, by origin."""
+
+    def __init__(self, seen: list[Seen], start: int) -> None:
+        self.seen, self.start = seen, start
+        self.by_origin = {one.head.origin: one for one in seen}
+        self.base = seen[-1].head.origin.rpartition("/")[0] if seen else ""
+
+    def lacks(self, origin: str) -> bool:
+        """Whether it is the origin of an epoch that this log should have and does not."""
+        base, _, number = origin.rpartition("/")
+        known = number.isascii() and number.isdigit() and len(number) < 10
+        return (
+            base == self.base != ""
+            and origin not in self.by_origin
+            and not (known and int(number) < self.start)
         )
 
-    @property
-    def has_tree(self) -> bool:
-        """False for a pruned epoch."""
-        return os.path.isdir(os.path.join(self.folder, "tile"))
 
-
-def check_witnesses(witnesses: Sequence[str], seen: list[Seen], result: Result) -> None:
+def check_witnesses(witnesses: Sequence[str], seen: list[Seen], start: int, result: Result) -> None:
     """Each of ``witnesses`` (a vkey or a folder) must agree; what they say goes into the result."""
+    for one in seen:
+        _own(one, result)
+    log = _Log(seen, start)
     for witness in witnesses:
         if os.path.isdir(witness):
-            _folder(witness, seen, result)
+            _folder(witness, log, result)
             continue
         try:
             key = VerifierKey(witness.strip(), COSIGNATURE)
@@ -56,24 +68,27 @@ def check_witnesses(witnesses: Sequence[str], seen: list[Seen], result: Result) 
         _key(key, seen, result)
 
 
-def check_heads(notes: Sequence[bytes], seen: list[Seen], result: Result) -> None:
+def _own(one: Seen, result: Result) -> None:
+    """The stored copy with cosignatures is a head of this epoch, whoever cosigned it."""
+    note = read(os.path.join(one.folder, "cosigned"))
+    if note is not None:
+        problem = _signed(note, one)
+        if problem:
+            result.add(Finding(f"{os.path.basename(one.folder)}/cosigned", problem))
+
+
+def check_heads(notes: Sequence[bytes], seen: list[Seen], start: int, result: Result) -> None:
     """Signed heads that somebody remembers: those of this log's chain must still be true."""
-    by_origin = {one.origin: one for one in seen}
-    base = seen[-1].origin.rpartition("/")[0] if seen else ""
+    log = _Log(seen, start)
     for note in notes:
         try:
             head = read_head(note, None)
         except NoteError as error:
             raise LogUnreadable(f"a head that was seen before cannot be read: {error}") from None
-        one = by_origin.get(head.origin)
-        if one is not None:
-            problem = _agrees(head, one)
-        else:
-            problem = (
-                "the log was rolled back: that epoch is gone"
-                if head.origin.rpartition("/")[0] == base
-                else ""
-            )
+        one = log.by_origin.get(head.origin)
+        problem = _agrees(head, one) if one is not None else ""
+        if log.lacks(head.origin):
+            problem = "the log was rolled back: that epoch is gone"
         if problem:
             result.add(Finding("a head that was seen before", problem))
 
@@ -103,21 +118,18 @@ def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
             elif newest is None or when >= newest[0]:
                 newest = (when, one, head)
     if newest is None:
-        result.add(
-            Finding("cosigned", f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log")
-        )
+        stored = [one.folder for one in seen if os.path.isfile(os.path.join(one.folder, "cosigned"))]
+        place = f"{os.path.basename(stored[-1])}/cosigned" if stored else "cosigned"
+        result.add(Finding(place, f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log"))
         return
     when, one, head = newest
     _tell(result, key.name, one.first + head.size, when)
 
 
-def _folder(folder: str, seen: list[Seen], result: Result) -> None:
+def _folder(folder: str, log: _Log, result: Result) -> None:
     """Checkpoints that were kept elsewhere: each one of this log must still be true."""
-    by_origin = {one.origin: one for one in seen}
-    base = seen[-1].origin.rpartition("/")[0] if seen else ""
     latest: tuple[int, float] | None = None
-    names = sorted(os.listdir(folder))[:MOST]
-    for name in names:
+    for name in sorted(os.listdir(folder))[:MOST]:
         path = os.path.join(folder, name)
         if name.startswith(".") or not os.path.isfile(path):
             continue
@@ -129,16 +141,13 @@ def _folder(folder: str, seen: list[Seen], result: Result) -> None:
         except NoteError as error:
             result.notes.append(f"{place} is no checkpoint: {error}")
             continue
-        one = by_origin.get(head.origin)
+        one = log.by_origin.get(head.origin)
+        if log.lacks(head.origin):
+            problem = "the log was rolled back: it is of an epoch that this log does not have"
+            result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
         if one is None:
-            if base and head.origin.rpartition("/")[0] == base:
-                result.add(
-                    Finding(
-                        place, f"it is of an epoch that this log does not have; it was seen on {_day(since)}"
-                    )
-                )
             continue
-        problem = _signed(note, one) or _agrees(head, one)
+        problem = _signed(note, one)
         if problem:
             result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
         elif latest is None or one.first + head.size >= latest[0]:
@@ -150,29 +159,28 @@ def _folder(folder: str, seen: list[Seen], result: Result) -> None:
 
 
 def _signed(note: bytes, one: Seen) -> str:
-    """Anybody can put a file into a folder: only what the log itself signed says anything about it."""
+    """What is wrong with a checkpoint of an epoch, or nothing. Anybody can put a file somewhere: only what
+    the log itself signed says anything about it."""
     try:
-        key = VerifierKey(
-            (read(os.path.join(one.folder, "vkey")) or b"").decode("utf-8", "replace").removesuffix("\n")
-        )
-        read_head(note, key)
+        return _agrees(read_head(note, one.key), one)
     except NoteError as error:
         return str(error)
-    return ""
 
 
 def _agrees(head: Head, one: Seen) -> str:
     """What is wrong between a checkpoint of an epoch and the epoch as it is now, or nothing."""
-    if head.origin != one.origin:
+    if head.origin != one.head.origin:
         return "it is of another log or epoch"
     if head.size > one.size:
         return f"the log was rolled back: it had {head.size} entries in this epoch, and has {one.size}"
-    if head.size == one.signed:
-        root: bytes | None = one.root
-    elif one.has_tree:
-        root = root_at(one.folder, head.size)
+    if head.size == one.head.size:
+        root: bytes | None = one.head.root
+    elif one.pruned:
+        return ""  # only its final head can be compared
     else:
-        return ""  # a pruned epoch: only its final head can be compared
+        root = root_at(one.folder, head.size)
+        if root is None:
+            return f"tiles are missing: whether its first {head.size} entries are these cannot be told"
     if root != head.root:
         return f"the log was rewritten: its first {head.size} entries in this epoch were others"
     return ""
