@@ -48,7 +48,7 @@ def entries(
     ``resolved``. ``since`` is included, ``until`` is not; text is in the log's own form of time. ``first`` is
     the lowest ``seq`` wanted. Raises AuditError where there is no log or an entry cannot be read.
     """
-    lower, upper = _stamp(since), _stamp(until)
+    lower, upper = stamp(since), stamp(until)
     matches = path_pattern(path) if path is not None else None
     for entry in _all(log_folder(state_dir), first):
         if session is not None and not str(entry.get("session", "")).startswith(session):
@@ -63,7 +63,8 @@ def entries(
         yield entry
 
 
-def _stamp(time: str | datetime | None) -> str | None:
+def stamp(time: str | datetime | None) -> str | None:
+    """A point in time in the log's own form."""
     if isinstance(time, datetime):
         return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return time

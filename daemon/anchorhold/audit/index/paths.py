@@ -1,0 +1,199 @@
+"""The table of distinct paths: writing it, looking one up, and finding those that a pattern matches.
+
+Constraint: a pattern must be answered over a million paths in a twentieth of a second. So paths lie together
+in rows of a page each, and a row is searched as a whole for the pattern's plain parts, with the speed of
+memchr; only what has them is put to the pattern itself.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+
+from anchorhold.audit.index.schema import CHUNK, decoded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+
+END = b"\0"
+MOST_IDS = (1 << 31) - 1
+REMEMBERED = 1_000_000
+"""Paths whose ids are kept in memory while an index is made. Of a log with more, some get a second id."""
+
+SAME_HASH = 8
+"""Paths of one hash that are looked at: more are somebody's doing, and get second ids."""
+
+_PIECES = 3
+_FEW = 24
+
+
+class PathWriter:
+    """Gives ids to paths. `flush` must follow."""
+
+    def __init__(self, base: sqlite3.Connection, *, fresh: bool) -> None:
+        self._base = base
+        self._fresh = fresh
+        self._ids: dict[bytes, int] = {}
+        self._keys: list[int] = []
+        self._lookup = PathReader(base)
+        self._first = 0
+        self._names: list[bytes] = []
+        self._bytes = 0
+        if not fresh:
+            row = base.execute("SELECT first, names FROM paths ORDER BY first DESC LIMIT 1").fetchone()
+            if row is not None:
+                self._first = row[0]
+                self._names = row[1].split(END)[1:-1]
+                self._bytes = len(row[1])
+        self._next = self._first + len(self._names)
+
+    def id(self, path: bytes) -> int:
+        found = self._ids.get(path)
+        if found is None:
+            key = zlib.crc32(path) << 31
+            found = None if self._fresh else self._stored(path, key)
+            if found is None:
+                found = self._add(path, key)
+            if len(self._ids) >= REMEMBERED:
+                self._ids.clear()
+            self._ids[path] = found
+        return found
+
+    def _stored(self, path: bytes, key: int) -> int | None:
+        keys = self._base.execute(
+            "SELECT key FROM hashes WHERE key BETWEEN ? AND ? LIMIT ?", (key, key | MOST_IDS, SAME_HASH)
+        )
+        for (one,) in keys.fetchall():
+            if self._lookup.raw(one & MOST_IDS) == path:
+                return int(one & MOST_IDS)
+        return None
+
+    def _add(self, path: bytes, key: int) -> int:
+        if self._names and self._bytes + len(path) > CHUNK:
+            self._put()
+            self._first, self._names, self._bytes = self._next, [], 0
+        found = self._next
+        if found >= MOST_IDS:
+            raise OverflowError("too many paths")
+        self._next += 1
+        self._names.append(path)
+        self._bytes += len(path) + 1
+        self._keys.append(key | found)
+        return found
+
+    def _put(self) -> None:
+        names = END + END.join(self._names) + END
+        self._base.execute("INSERT OR REPLACE INTO paths VALUES (?, ?)", (self._first, names))
+
+    def flush(self) -> None:
+        if self._names:
+            self._put()
+        self._keys.sort()
+        self._base.executemany("INSERT INTO hashes VALUES (?)", ((key,) for key in self._keys))
+        self._keys.clear()
+
+
+class PathReader:
+    """Paths by their ids."""
+
+    def __init__(self, base: sqlite3.Connection) -> None:
+        self._base = base
+        self._chunks: dict[int, list[bytes]] = {}
+
+    def raw(self, number: int) -> bytes | None:
+        row = self._base.execute(
+            "SELECT first FROM paths WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
+        ).fetchone()
+        if row is None:
+            return None
+        names = self._chunks.get(row[0])
+        if names is None:
+            (data,) = self._base.execute("SELECT names FROM paths WHERE first = ?", row).fetchone()
+            if len(self._chunks) >= 64:
+                self._chunks.clear()
+            names = self._chunks[row[0]] = data.split(END)
+        at = number - row[0] + 1
+        return names[at] if at < len(names) - 1 else None
+
+    def path(self, number: int) -> str:
+        found = self.raw(number)
+        if found is None:
+            raise ValueError("a path is missing")
+        return decoded(found)
+
+
+def matching(base: sqlite3.Connection, pattern: str, matches: Callable[[str], bool]) -> Iterator[int]:
+    """The ids of the paths that match, ascending. ``matches`` decides; ``pattern`` only says where to look."""
+    pieces, whole = plain_parts(pattern)
+    for first, names in base.execute("SELECT first, names FROM paths ORDER BY first"):
+        number, counted = first, 1
+        for start, end in _candidates(names, pieces, whole):
+            number += names.count(END, counted, start)
+            counted = start
+            if matches(decoded(names[start:end])):
+                yield number
+
+
+def _candidates(
+    names: bytes, pieces: list[bytes], whole: re.Pattern[bytes] | None
+) -> Iterator[tuple[int, int]]:
+    """Where the paths stand that can match."""
+    best, least = b"", len(names)
+    for piece in pieces:
+        count = names.count(piece)
+        if count == 0:
+            return
+        if count < least:
+            best, least = piece, count
+    if whole is not None and (least > _FEW or not best):
+        for match in whole.finditer(names):
+            yield match.span(1)
+        return
+    at = 0
+    while (at := names.find(best, at) if best else at) >= 0:
+        # A piece can begin with the zero byte before its path, or end with the one after it.
+        start = names.rfind(END, 0, at) + 1 if best and best[:1] != END else at + 1
+        end = names.find(END, max(start, at))
+        if end < 0:
+            return
+        yield start, end
+        at = end
+
+
+def plain_parts(pattern: str) -> tuple[list[bytes], re.Pattern[bytes] | None]:
+    """Texts that stand in each path that matches, as it lies between two zero bytes, the longest first; and
+    an expression for the whole of it, where it begins with plain text. Both may fit more than the pattern
+    does, never less."""
+    named = "/" not in pattern
+    if not named:
+        pattern = pattern.rstrip("/") or "/"
+    parts: list[str] = []
+    text = ""
+    at = 0
+    while at < len(pattern):
+        if pattern.startswith("/**/", at):
+            parts.append(text + "/")
+            text, at = "", at + 4
+            continue
+        character = pattern[at]
+        end = pattern.find("]", at + 2) if character == "[" else -1
+        if character in "*?" or end > 0:
+            parts.append(text)
+            text, at = "", max(at, end) + 1
+            continue
+        text += character
+        at += 1
+    encoded = [part.encode("utf-8", "surrogatepass") for part in (*parts, text)]
+    ends = named or any(character in pattern for character in "*?[")
+    if not named:
+        encoded[0] = END + encoded[0]
+    whole = None
+    if encoded[0].startswith(END + b"/"):
+        middle = b"[^\\0]*".join(map(re.escape, [encoded[0][1:], *encoded[1:]]))
+        whole = re.compile(b"\\0(" + middle + (b"" if ends else b"[^\\0]*") + b")(?=\\0)")
+    if ends:
+        encoded[-1] += END
+    found = sorted({part for part in encoded if part.strip(b"\0/")}, key=len, reverse=True)
+    return found[:_PIECES], whole
