@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import sqlite3
+from binascii import unhexlify
 from hashlib import sha256
 
 from anchorhold.audit.files import fsync_path, read_file
@@ -18,7 +19,17 @@ from anchorhold.audit.index.filters import model_of
 from anchorhold.audit.index.forms import form_of, is_number
 from anchorhold.audit.index.paths import PathWriter
 from anchorhold.audit.index.schema import (
-    BLOCK, CLEAN, DIRTY, INDEXES, NAME, NEW, Unusable, create, encoded, microseconds, open_to_write,
+    BLOCK,
+    CLEAN,
+    DIRTY,
+    INDEXES,
+    NAME,
+    NEW,
+    Unusable,
+    create,
+    encoded,
+    microseconds,
+    open_to_write,
 )  # fmt: skip
 from anchorhold.audit.query import PATH_FIELDS, flat
 from anchorhold.audit.read import Bundle, Epoch, Snapshot, log_folder, read_raw
@@ -26,7 +37,6 @@ from anchorhold.audit.tree import WIDTH, split_entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
     from typing import Any
 
@@ -48,7 +58,8 @@ _GRANT = re.compile(
     )
 )
 _OPENING = re.compile(
-    rb'\x03(..).{16}\{"path":"([ !#-\[\]-~]*)","resolved":"([ !#-\[\]-~]*)"\}\x00\x5d.{16}\{"sha256":"([0-9a-f]{64})"\}',
+    rb'\x03(..).{16}\{"path":"([ !#-\[\]-~]*)","resolved":"([ !#-\[\]-~]*)"\}'
+    rb'\x00\x5d.{16}\{"sha256":"([0-9a-f]{64})"\}',
     re.DOTALL,
 )
 _AROUND = 1 + 2 + 2 + 93
@@ -153,8 +164,7 @@ class Writer:
         self._rows.append((
             seq, time, int(mono), session, int(n), known[0], at,
             None if resolved == path else self._paths.id(resolved), int(size),
-            None if request is None else int(request), int(digest[:12], 16), bytes.fromhex(digest[12:].decode()),
-            known[1],
+            None if request is None else int(request), int(digest[:12], 16), unhexlify(digest[12:]), known[1],
         ))  # fmt: skip
         return True
 

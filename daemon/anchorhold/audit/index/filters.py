@@ -27,7 +27,8 @@ class Filter:
     are patterns (`path_pattern`), ``model`` also the beginning of a digest; times are in the log's form."""
 
     __slots__ = (
-        "cls", "digest", "kinds", "matches", "model", "path", "request", "session", "sessions", "since", "until",
+        "cls", "digest", "kinds", "matches", "model", "path", "request", "session", "sessions", "since",
+        "until",
     )  # fmt: skip
 
     def __init__(

@@ -7,7 +7,7 @@ in the middle of an answer is left, and the answer goes on from the log.
 
 from __future__ import annotations
 
-import heapq
+import contextlib
 import os
 import sqlite3
 from collections import deque
@@ -17,7 +17,6 @@ from anchorhold.audit.index.filters import Filter, model_of, scan
 from anchorhold.audit.index.schema import Unusable, open_to_read, path_of
 from anchorhold.audit.query import entries
 from anchorhold.audit.read import Snapshot, log_folder
-from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +33,11 @@ WORTH = 2_000
 
 BEHIND = 1_000
 """The index is brought up to date when it lacks more entries than this; until then they are read."""
+
+_NOT_NOW = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
 
 DAMAGE = (sqlite3.Error, ValueError, KeyError, IndexError, TypeError, OverflowError)
 """What reading an index that is not what was written can raise."""
@@ -120,10 +124,9 @@ def ready(state_dir: Path, say: Callable[[str], object] = str) -> Index | None:
         index.close()
     except Unusable:
         pass
-    except sqlite3.OperationalError:  # locked, or it may not be read
-        return None
     except DAMAGE as error:
-        _leave(state_dir, error, say)
+        if not _leave(state_dir, error, say):
+            return None
     if not _renew(state_dir, anew=index is None):
         say("the index cannot be written: the log itself is read")
     try:
@@ -148,12 +151,11 @@ def _renew(state_dir: Path, *, anew: bool) -> bool:
     return True
 
 
-def _leave(state_dir: Path, error: Exception, say: Callable[[str], object]) -> None:
-    """The index is not what was written: throw it away."""
-    if isinstance(error, sqlite3.OperationalError):  # not damaged: in use
-        return
-    say("the index of the log is damaged: it is thrown away, and the log itself is read")
-    try:
+def _leave(state_dir: Path, error: Exception, say: Callable[[str], object]) -> bool:
+    """Throw the index away if it is not what was written; False if it only cannot be used now."""
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW:
+        return False
+    say("the index of the log is damaged: it is made anew from the log")
+    with contextlib.suppress(OSError):
         os.unlink(path_of(state_dir))
-    except OSError:
-        return
+    return True

@@ -125,7 +125,8 @@ class PathReader:
 
 
 def matching(base: sqlite3.Connection, pattern: str, matches: Callable[[str], bool]) -> Iterator[int]:
-    """The ids of the paths that match, ascending. ``matches`` decides; ``pattern`` only says where to look."""
+    """The ids of the paths that match, ascending. ``matches`` decides, ``pattern`` only says where to
+    look."""
     pieces, whole = plain_parts(pattern)
     for first, names in base.execute("SELECT first, names FROM paths ORDER BY first"):
         number, counted = first, 1
