@@ -81,6 +81,21 @@ def log_size(state_dir: Path) -> int:
     return state.total if state else 0
 
 
+def log_mark(state_dir: Path) -> tuple[object, ...]:
+    """Something that is another as soon as there is another entry, for little: no file is read."""
+    log = log_folder(state_dir)
+    found: list[object] = []
+    try:
+        found.append(os.stat(os.path.join(log, "state")).st_mtime_ns)
+        with os.scandir(os.path.join(log, "journal")) as journals:
+            found += sorted((one.name, one.stat().st_size) for one in journals)
+    except FileNotFoundError:  # between two names
+        found.append(None)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+    return tuple(found)
+
+
 def log_token(state_dir: Path) -> str:
     """What tells this log from another one: the root key."""
     log = log_folder(state_dir)

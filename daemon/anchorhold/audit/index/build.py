@@ -50,15 +50,13 @@ _SHARE = 64
 _LONGEST_FORM = 4_000
 
 _GRANT = re.compile(
-    rb'\{"v":2,"seq":(NUMBER),"time":"([0-9:T-]{19}\.[0-9]{6}Z)","mono":(NUMBER),'
-    rb'"session":"([0-9a-f]{16})","n":(NUMBER),"kind":"grant","class":"([a-z]{1,20})",'
-    rb'"size":(NUMBER),("mode":"[a-z]{1,20}","phase":"[a-z]{1,20}")(?:,"request":(NUMBER))?,'
-    rb'"names":"[A-Za-z0-9+/=]{44}","digests":"[A-Za-z0-9+/=]{44}"\}'.replace(
-        b"NUMBER", rb"0|[1-9][0-9]{0,17}"
-    )
+    rb'\{"v":2,"seq":(0|[1-9][0-9]{0,17}),"time":"([0-9:T-]{19}\.[0-9]{6}Z)","mono":(0|[1-9][0-9]{0,17}),'
+    rb'"session":"([0-9a-f]{16})","n":(0|[1-9][0-9]{0,17}),"kind":"grant","class":"([a-z]{1,20})",'
+    rb'"size":(0|[1-9][0-9]{0,17}),("mode":"[a-z]{1,20}","phase":"[a-z]{1,20}")'
+    rb'(?:,"request":(0|[1-9][0-9]{0,17}))?,"names":"[\w+/=]{44}","digests":"[\w+/=]{44}"\}'
 )
 _OPENING = re.compile(
-    rb'\x03(..).{16}\{"path":"([ !#-\[\]-~]*)","resolved":"([ !#-\[\]-~]*)"\}'
+    rb'\x03(..).{16}\{"path":"([ !#-\[\]-\x7f]*)","resolved":"([ !#-\[\]-\x7f]*)"\}'
     rb'\x00\x5d.{16}\{"sha256":"([0-9a-f]{64})"\}',
     re.DOTALL,
 )
@@ -66,6 +64,10 @@ _AROUND = 1 + 2 + 2 + 93
 """Bytes of such openings beside the first one: mask, two lengths, the second one."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BLOCKS = (
+    f"INSERT OR REPLACE INTO blocks SELECT seq / {BLOCK}, min(time), max(time) FROM entries "
+    f"WHERE seq >= ? GROUP BY seq / {BLOCK}"
+)
 _INSERT = f"INSERT INTO entries VALUES ({','.join('?' * 13)})"
 
 
@@ -109,15 +111,21 @@ def token(log: str) -> str:
     return (read_file(os.path.join(log, "vkey")) or b"").decode("ascii", "replace").strip()
 
 
+def pruned(snapshot: Snapshot) -> int:
+    return sum(epoch.pruned for epoch in snapshot.epochs)
+
+
 class Writer:
     """Puts entries into an index. `finish` must follow."""
 
-    def __init__(self, base: sqlite3.Connection, *, fresh: bool) -> None:
+    def __init__(self, base: sqlite3.Connection, first: int = 0) -> None:
+        """``first``: the number of the first new entry."""
         self._base = base
-        self._paths = PathWriter(base, fresh=fresh)
+        self._first = first
+        self._paths = PathWriter(base)
+        self._ids = self._paths.ids
         self._rows: list[tuple[Any, ...]] = []
         self._odd: list[tuple[int]] = []
-        self._blocks: dict[int, tuple[int, int]] = {}
         self._sessions = {name: one for one, name in base.execute("SELECT id, name FROM sessions")}
         self._sorts = {(kind, cls): one for one, kind, cls in base.execute("SELECT * FROM sorts")}
         self._forms = {items: one for one, items in base.execute("SELECT id, items FROM forms")}
@@ -127,8 +135,8 @@ class Writer:
         (self._allowed,) = base.execute("SELECT count(*) FROM entries").fetchone()
         self._allowed = self._allowed * _SHARE + _FREE
 
-    def add(self, bundle: Bundle, first: int = 0) -> None:
-        """The bundle's entries from number ``first`` on."""
+    def add(self, bundle: Bundle) -> None:
+        first = self._first
         self._allowed += _SHARE * len(bundle.entries)
         if bundle.openings is None:
             for seq, data in enumerate(bundle.entries, bundle.first):
@@ -160,7 +168,7 @@ class Writer:
             known = self._sort("grant", cls.decode("ascii")), self._form(entry)
             self._grants[cls, how, request is None, epoch] = known
         session = self._sessions.get(name) or self._session(name)
-        at = self._paths.id(path)
+        at = self._ids.get(path) or self._paths.id(path)
         self._rows.append((
             seq, time, int(mono), session, int(n), known[0], at,
             None if resolved == path else self._paths.id(resolved), int(size),
@@ -243,14 +251,6 @@ class Writer:
         self._base.execute("INSERT OR IGNORE INTO starts VALUES (?, ?)", (session, known))
 
     def _flush(self) -> None:
-        blocks = self._blocks
-        for row in self._rows:
-            number, time = row[0] // BLOCK, row[1]
-            known = blocks.get(number)
-            if known is None:
-                blocks[number] = time, time
-            elif not known[0] <= time <= known[1]:
-                blocks[number] = min(known[0], time), max(known[1], time)
         self._base.executemany(_INSERT, self._rows)
         self._rows.clear()
         self._base.executemany("INSERT INTO odd VALUES (?)", self._odd)
@@ -260,15 +260,14 @@ class Writer:
         """Write what is left, and what the index now stands for."""
         self._flush()
         self._paths.flush()
-        self._base.executemany(
-            "INSERT INTO blocks VALUES (?, ?, ?) ON CONFLICT (number) DO UPDATE SET "
-            "least = min(least, excluded.least), most = max(most, excluded.most)",
-            ((number, *times) for number, times in self._blocks.items()),
-        )
+        self._base.execute(_BLOCKS, (self._first - self._first % BLOCK,))
         size = snapshot.total
         self._base.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-            [("token", token(snapshot.log)), ("size", size), ("anchor", anchor(snapshot, size))],
+            [
+                ("token", token(snapshot.log)), ("size", size), ("anchor", anchor(snapshot, size)),
+                ("pruned", pruned(snapshot)),
+            ],
         )
 
 
@@ -293,6 +292,8 @@ def rebuild(state_dir: str | os.PathLike[str]) -> int:
 
 def _rebuild(state: str, log: str) -> int:
     new = os.path.join(state, NEW)
+    if os.stat(state).st_uid != os.geteuid():
+        raise Unusable("the log is another user's")  # who could not replace a file of ours
     if os.path.lexists(new):
         os.unlink(new)  # a crash left it
     base = create(new)
@@ -300,7 +301,7 @@ def _rebuild(state: str, log: str) -> int:
         try:
             snapshot = Snapshot(log)
             base.execute("BEGIN")
-            writer = Writer(base, fresh=True)
+            writer = Writer(base)
             for bundle in snapshot.bundles():
                 writer.add(bundle)
             writer.finish(snapshot)
@@ -310,6 +311,7 @@ def _rebuild(state: str, log: str) -> int:
         finally:
             base.close()
         fsync_path(new)
+        fsync_path(new)  # or a power loss could leave one that says it is whole
         os.rename(new, os.path.join(state, NAME))
     except BaseException:
         if os.path.lexists(new):
@@ -334,8 +336,8 @@ def update(state_dir: str | os.PathLike[str]) -> int:
             return _rebuild(state, log)
         try:
             size = _append(base, log)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # a long reader, no space: it is as it was
+        except sqlite3.Error as error:
+            if not is_damage(error):  # a long reader, no space: it is as it was
                 raise
             size = None
         finally:
@@ -357,11 +359,11 @@ def _append(base: sqlite3.Connection, log: str) -> int | None:
     base.execute(f"PRAGMA user_version = {DIRTY}")
     try:
         base.execute("BEGIN IMMEDIATE")
-        writer = Writer(base, fresh=False)
+        writer = Writer(base, size)
         for bundle in snapshot.bundles(size):
-            if any(_forgets(data) for data in bundle.entries[max(0, size - bundle.first) :]):
+            if any(forgets(data) for data in bundle.entries[max(0, size - bundle.first) :]):
                 return None  # it stays dirty
-            writer.add(bundle, size)
+            writer.add(bundle)
         writer.finish(snapshot)
         base.execute("COMMIT")
     except BaseException:
@@ -380,9 +382,11 @@ def is_current(meta: dict[str, Any], snapshot: Snapshot) -> bool:
         isinstance(size, int)
         and 0 <= size <= snapshot.total
         and meta.get("token") == token(snapshot.log)
+        and meta.get("pruned") == pruned(snapshot)
         and meta.get("anchor") == anchor(snapshot, size)
     )
 
 
-def _forgets(data: bytes) -> bool:
+def forgets(data: bytes) -> bool:
+    """Whether an entry says that others were erased, which an older index still holds."""
     return b'"kind":"redaction"' in data or b'"kind":"prune"' in data

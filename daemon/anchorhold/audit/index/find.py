@@ -1,22 +1,24 @@
-"""Answers a question to the log, by the index where that can be had, else by reading the log.
+"""Finds the entries that match: by the index as far as it goes, in the log from there on, or all in the log.
 
-Constraint: the same answers either way, in the same order. The index stands for the first entries of the
-log; what is newer, and what is in journals still, is read from the log. An index that turns out to be damaged
-in the middle of an answer is left, and the answer goes on from the log.
+Constraint: the same entries in the same order either way. So the index only proposes (`Rows`), `Filter`
+decides; what came after the index was made, and what is in journals, is always read from the log; and
+whatever is wrong with the index, reading goes on in the log behind the last entry that was given.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sqlite3
 from collections import deque
 from itertools import islice
 
+from anchorhold.audit.index import build
 from anchorhold.audit.index.filters import Filter, model_of, scan
-from anchorhold.audit.index.schema import Unusable, open_to_read, path_of
+from anchorhold.audit.index.rows import Rows
+from anchorhold.audit.index.schema import NAME, Unusable, is_damage, open_to_read, path_of
 from anchorhold.audit.query import entries
 from anchorhold.audit.read import Snapshot, log_folder
+from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,138 +26,140 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from anchorhold.audit.index.rows import Index
-
     Entry = dict[str, Any]
 
-WORTH = 2_000
-"""A log with fewer entries is read itself."""
+FEW = 2_048
+"""New entries that are read from the log rather than put into the index."""
 
-BEHIND = 1_000
-"""The index is brought up to date when it lacks more entries than this; until then they are read."""
+_DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, OverflowError, RecursionError)
+"""What a damaged index can give."""
 
-_NOT_NOW = frozenset({
-    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
-})  # fmt: skip
 
-DAMAGE = (sqlite3.Error, ValueError, KeyError, IndexError, TypeError, OverflowError)
-"""What reading an index that is not what was written can raise."""
+def _silent(text: str) -> None:
+    return
 
 
 def find(
     state_dir: Path,
     wanted: Filter,
     *,
-    last: int | None = None,
     limit: int | None = None,
-    say: Callable[[str], object] = str,
+    last: int | None = None,
+    note: Callable[[str], None] = _silent,
 ) -> Iterator[Entry]:
-    """The entries that match, oldest first: all, the first ``limit``, or the ``last`` so many of them.
+    """The entries that match, oldest first; of them the first ``limit`` or the ``last``.
 
-    ``say`` is told, in a line, of an index that was damaged. Raises AuditError.
+    ``note`` is told in one line where the index was damaged. Raises AuditError as `entries` does.
     """
-    index = ready(state_dir, say)
     if last is not None:
-        found: Iterator[Entry] = iter(_last(state_dir, wanted, index, last, say))
-    elif index is None:
-        found = scan(state_dir, wanted)
+        yield from _last(state_dir, wanted, last, note)
     else:
-        found = _through(state_dir, wanted, index, say)
-    return islice(found, limit)
+        yield from islice(_all(state_dir, wanted, note), limit)
 
 
-def _through(state_dir: Path, wanted: Filter, index: Index, say: Callable[[str], object]) -> Iterator[Entry]:
+def _all(state_dir: Path, wanted: Filter, note: Callable[[str], None]) -> Iterator[Entry]:
     following = 0
-    try:
-        with index:
-            _name_sessions(state_dir, wanted, index)
-            for entry in index.entries(wanted):
+    rows = _usable(state_dir, note)
+    if rows is not None:
+        try:
+            _name_sessions(state_dir, wanted, rows)
+            for seq, entry in rows.found(wanted):
+                following = seq + 1
                 yield entry
-                following = int(entry["seq"]) + 1
-        following = index.size
-    except DAMAGE as error:
-        _leave(state_dir, error, say)
-        wanted.sessions = None
+            following = rows.size
+        except _DAMAGE as error:
+            _discard(state_dir, error, note)
+            wanted.sessions = None
+        finally:
+            rows.close()
     yield from scan(state_dir, wanted, following)
 
 
-def _last(
-    state_dir: Path, wanted: Filter, index: Index | None, count: int, say: Callable[[str], object]
-) -> list[Entry]:
-    if index is not None:
+def _last(state_dir: Path, wanted: Filter, last: int, note: Callable[[str], None]) -> deque[Entry]:
+    rows = _usable(state_dir, note)
+    if rows is not None:
         try:
-            with index:
-                _name_sessions(state_dir, wanted, index)
-                newer = deque(scan(state_dir, wanted, index.size), count)
-                older = list(islice(index.entries(wanted, newest=True), count - len(newer)))
-            return older[::-1] + list(newer)
-        except DAMAGE as error:
-            _leave(state_dir, error, say)
+            _name_sessions(state_dir, wanted, rows)
+            newest = deque(scan(state_dir, wanted, rows.size), last)
+            older = islice(rows.found(wanted, backwards=True), last - len(newest))
+            newest.extendleft(entry for _, entry in older)
+            return newest
+        except _DAMAGE as error:
+            _discard(state_dir, error, note)
             wanted.sessions = None
-    return list(deque(scan(state_dir, wanted), count))
+        finally:
+            rows.close()
+    return deque(scan(state_dir, wanted), last)
 
 
-def _name_sessions(state_dir: Path, wanted: Filter, index: Index) -> None:
-    """Which sessions ran the model that is asked for: what the index knows, and what is newer."""
-    if wanted.model is not None:
-        ran = wanted.model_test()
-        newer = (
-            str(entry.get("session", ""))
-            for entry in entries(state_dir, kinds=("session.start",), first=index.size)
-            if ran(model_of(entry))
-        )
-        wanted.sessions = frozenset(index.sessions_of(ran)).union(newer)
+def _name_sessions(state_dir: Path, wanted: Filter, rows: Rows) -> None:
+    """Which sessions ran the model: those the index knows, and new ones."""
+    if wanted.model is None:
+        return
+    ran = wanted.model_test()
+    newer = entries(state_dir, kinds=("session.start",), first=rows.size)
+    wanted.sessions = rows.sessions_with(ran) | {
+        str(entry.get("session", "")) for entry in newer if ran(model_of(entry))
+    }
 
 
-def ready(state_dir: Path, say: Callable[[str], object] = str) -> Index | None:
-    """The index of the log as it is, made or brought up to date if it can be; None where there is none."""
-    from anchorhold.audit.index.rows import Index
-
-    snapshot = Snapshot(log_folder(state_dir))
-    if snapshot.total < WORTH:
-        return None
-    path = path_of(state_dir)
-    index = None
+def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
+    """An index that may be used; it is brought up to date first where much is missing. AuditError."""
+    log = log_folder(state_dir)
     try:
-        index = Index(state_dir, open_to_read(path), snapshot)
-        if snapshot.total - index.size <= BEHIND:
-            return index
-        index.close()
+        snapshot = Snapshot(log)
+    except OSError:
+        return None  # reading the log will say it better
+    try:
+        rows = _open(state_dir, snapshot)
     except Unusable:
-        pass
-    except DAMAGE as error:
-        if not _leave(state_dir, error, say):
-            return None
-    if not _renew(state_dir, anew=index is None):
-        say("the index cannot be written: the log itself is read")
+        rows = None
+    except _DAMAGE as error:
+        if is_damage(error):
+            _discard(state_dir, error, note)
+        rows = None
+    if rows is not None:
+        if snapshot.total - rows.size <= FEW and not _forgotten(snapshot, rows.size):
+            return rows
+        stale = _forgotten(snapshot, rows.size)
+    elif snapshot.total <= FEW:
+        return None
     try:
-        return Index(state_dir, open_to_read(path), snapshot)
-    except (*DAMAGE, Unusable):
+        if rows is not None:
+            rows.close()
+        build.update(state_dir)
+        return _open(state_dir, Snapshot(log))
+    except AuditError:
+        return None
+    except (Unusable, OSError, *_DAMAGE):
+        if rows is None or stale:
+            return None
+    try:
+        return _open(state_dir, snapshot)
+    except (Unusable, *_DAMAGE):
         return None
 
 
-def _renew(state_dir: Path, *, anew: bool) -> bool:
-    """Make the index or bring it up to date; False where that cannot be done (by this user, now)."""
-    from anchorhold.audit.index import build
-
+def _open(state_dir: Path, snapshot: Snapshot) -> Rows:
+    base = open_to_read(path_of(state_dir))
     try:
-        if anew:
-            build.rebuild(state_dir)
-        else:
-            build.update(state_dir)
-    except Unusable:  # another process is at it
-        return True
-    except (OSError, sqlite3.Error, OverflowError):
-        return False
-    return True
+        return Rows(base, snapshot)
+    except BaseException:
+        base.close()
+        raise
 
 
-def _leave(state_dir: Path, error: Exception, say: Callable[[str], object]) -> bool:
-    """Throw the index away if it is not what was written; False if it only cannot be used now."""
-    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_NOW:
-        return False
-    say("the index of the log is damaged: it is made anew from the log")
-    with contextlib.suppress(OSError):
-        os.unlink(path_of(state_dir))
-    return True
+def _forgotten(snapshot: Snapshot, first: int) -> bool:
+    return any(
+        build.forgets(data)
+        for bundle in snapshot.bundles(first)
+        for data in bundle.entries[max(0, first - bundle.first) :]
+    )
+
+
+def _discard(state_dir: Path, error: Exception, note: Callable[[str], None]) -> None:
+    note(f"the index is damaged and thrown away ({error}); reading the log")
+    try:
+        os.unlink(os.path.join(state_dir, NAME))
+    except OSError:
+        return

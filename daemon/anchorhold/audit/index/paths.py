@@ -7,8 +7,8 @@ memchr; only what has them is put to the pattern itself.
 
 from __future__ import annotations
 
+import itertools
 import re
-import zlib
 
 from anchorhold.audit.index.schema import CHUNK, decoded
 
@@ -18,69 +18,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 END = b"\0"
-MOST_IDS = (1 << 31) - 1
 REMEMBERED = 1_000_000
 """Paths whose ids are kept in memory while an index is made. Of a log with more, some get a second id."""
 
-SAME_HASH = 8
-"""Paths of one hash that are looked at: more are somebody's doing, and get second ids."""
+REREAD = 64
+"""Rows of paths that are read again when new entries come."""
 
+_KEPT = 64
 _PIECES = 3
 _FEW = 24
 
 
 class PathWriter:
-    """Gives ids to paths. `flush` must follow."""
+    """Gives ids to paths. `flush` must follow.
 
-    def __init__(self, base: sqlite3.Connection, *, fresh: bool) -> None:
+    A path that comes again much later may get a second id: looking for it would cost more than the bytes.
+    """
+
+    def __init__(self, base: sqlite3.Connection) -> None:
         self._base = base
-        self._fresh = fresh
-        self._ids: dict[bytes, int] = {}
-        self._keys: list[int] = []
-        self._lookup = PathReader(base)
+        self.ids: dict[bytes, int] = {}
         self._first = 0
         self._names: list[bytes] = []
         self._bytes = 0
-        if not fresh:
-            row = base.execute("SELECT first, names FROM paths ORDER BY first DESC LIMIT 1").fetchone()
-            if row is not None:
-                self._first = row[0]
-                self._names = row[1].split(END)[1:-1]
-                self._bytes = len(row[1])
+        newest = "SELECT first, names FROM paths ORDER BY first DESC LIMIT ?"
+        for first, names in reversed(base.execute(newest, (REREAD,)).fetchall()):
+            self._first, self._bytes = first, len(names)
+            self._names = names.split(END)[1:-1]
+            self.ids.update(zip(self._names, itertools.count(first)))
         self._next = self._first + len(self._names)
 
     def id(self, path: bytes) -> int:
-        found = self._ids.get(path)
+        found = self.ids.get(path)
         if found is None:
-            key = zlib.crc32(path) << 31
-            found = None if self._fresh else self._stored(path, key)
-            if found is None:
-                found = self._add(path, key)
-            if len(self._ids) >= REMEMBERED:
-                self._ids.clear()
-            self._ids[path] = found
-        return found
-
-    def _stored(self, path: bytes, key: int) -> int | None:
-        keys = self._base.execute(
-            "SELECT key FROM hashes WHERE key BETWEEN ? AND ? LIMIT ?", (key, key | MOST_IDS, SAME_HASH)
-        )
-        for (one,) in keys.fetchall():
-            if self._lookup.raw(one & MOST_IDS) == path:
-                return int(one & MOST_IDS)
-        return None
-
-    def _add(self, path: bytes, key: int) -> int:
-        if self._names and self._bytes + len(path) > CHUNK:
-            self._put()
-            self._first, self._names, self._bytes = self._next, [], 0
-        found = self._next
-        if found >= MOST_IDS:
-            raise OverflowError("too many paths")
-        self._next += 1
-        self._names.append(path)
-        self._bytes += len(path) + 1
-        self._keys.append(key | found)
+            if self._names and self._bytes + len(path) > CHUNK:
+                self._put()
+                self._first, self._names, self._bytes = self._next, [], 0
+            if len(self.ids) >= REMEMBERED:
+                self.ids.clear()
+            found = self.ids[path] = self._next
+            self._next += 1
+            self._names.append(path)
+            self._bytes += len(path) + 1
         return found
 
     def _put(self) -> None:
@@ -90,9 +69,6 @@ class PathWriter:
     def flush(self) -> None:
         if self._names:
             self._put()
-        self._keys.sort()
-        self._base.executemany("INSERT INTO hashes VALUES (?)", ((key,) for key in self._keys))
-        self._keys.clear()
 
 
 class PathReader:
@@ -100,28 +76,34 @@ class PathReader:
 
     def __init__(self, base: sqlite3.Connection) -> None:
         self._base = base
-        self._chunks: dict[int, list[bytes]] = {}
-
-    def raw(self, number: int) -> bytes | None:
-        row = self._base.execute(
-            "SELECT first FROM paths WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
-        ).fetchone()
-        if row is None:
-            return None
-        names = self._chunks.get(row[0])
-        if names is None:
-            (data,) = self._base.execute("SELECT names FROM paths WHERE first = ?", row).fetchone()
-            if len(self._chunks) >= 64:
-                self._chunks.clear()
-            names = self._chunks[row[0]] = data.split(END)
-        at = number - row[0] + 1
-        return names[at] if at < len(names) - 1 else None
+        self._raw: dict[int, bytes] = {}
+        self._first, self._names = 0, [b""]
 
     def path(self, number: int) -> str:
-        found = self.raw(number)
+        """Raises ValueError where the index is damaged."""
+        at = number - self._first + 1
+        if 0 < at < len(self._names):
+            return decoded(self._names[at])
+        found = self._base.execute(
+            "SELECT first FROM paths WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
+        ).fetchone()
         if found is None:
             raise ValueError("a path is missing")
-        return decoded(found)
+        first = found[0]
+        at = number - first + 1
+        names = self._raw.get(first)
+        if names is not None:  # one that is asked again is worth taking apart whole
+            self._first, self._names = first, names.split(END)[:-1]
+            parts = [*self._names, b""]
+        else:
+            (names,) = self._base.execute("SELECT names FROM paths WHERE first = ?", found).fetchone()
+            if len(self._raw) >= _KEPT:
+                self._raw.clear()
+            self._raw[first] = names
+            parts = names.split(END, at + 1)
+        if at >= len(parts) - 1:
+            raise ValueError("a path is missing")
+        return decoded(parts[at])
 
 
 def matching(base: sqlite3.Connection, pattern: str, matches: Callable[[str], bool]) -> Iterator[int]:

@@ -38,7 +38,6 @@ CREATE TABLE models (id INTEGER PRIMARY KEY, digest BLOB NOT NULL, path BLOB NOT
 CREATE TABLE starts (session INTEGER, model INTEGER, PRIMARY KEY (session, model)) WITHOUT ROWID;
 CREATE TABLE forms (id INTEGER PRIMARY KEY, items TEXT NOT NULL);
 CREATE TABLE paths (first INTEGER PRIMARY KEY, names BLOB NOT NULL);
-CREATE TABLE hashes (key INTEGER PRIMARY KEY);
 CREATE TABLE odd (seq INTEGER PRIMARY KEY);
 CREATE TABLE blocks (number INTEGER PRIMARY KEY, least INTEGER NOT NULL, most INTEGER NOT NULL);
 CREATE TABLE entries (
@@ -48,8 +47,7 @@ CREATE TABLE entries (
 );
 """
 """A path's id is its place: ``paths.first`` and how many come before it in ``names``, which are divided by
-zero bytes. ``hashes`` finds a path's id: CRC-32, then id. ``digest`` is the first 48 bits, ``rest`` the other
-208. ``form`` has the fields that have no column, and their order; NULL: the entry is to be read from the log.
+zero bytes. A path can have more than one. ``digest`` is the first 48 bits, ``rest`` the other 208. ``form`` has the fields that have no column, and their order; NULL: the entry is to be read from the log.
 ``odd``: entries that no row can stand for, since a field that can be asked for is not what it should be."""
 
 INDEXES = """
@@ -74,6 +72,17 @@ _MICROSECOND = timedelta(microseconds=1)
 
 class Unusable(Exception):
     """The index is not there, of another form, or not whole."""
+
+
+_NO_DAMAGE = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+})  # fmt: skip
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that the index is not whole; else it is only out of reach."""
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _NO_DAMAGE
 
 
 def path_of(state_dir: str | os.PathLike[str]) -> str:
