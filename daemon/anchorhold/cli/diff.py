@@ -82,13 +82,13 @@ def _read_by(state: Path, which: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     names = set()
     wanted = Filter(session=session, request=which if dash else None)
-    for entry in find(state, wanted, note=said) if session else ():
+    for entry in find(state, wanted, note=said):
         names.add(str(entry["session"]))
         if entry["kind"] == "grant" and entry.get("class") in ("data", "stdin"):
             contents = found.setdefault(str(entry.get("resolved", UNNAMED)), set())
             if "sha256" in entry:
                 contents.add(str(entry["sha256"]))
-    if len(names) != 1:
+    if not session or len(names) != 1:
         what = "no run is" if not names else f"{len(names)} runs are"
         raise UsageError(
             f"{what} called {terminal.clean(ascii(which))}",

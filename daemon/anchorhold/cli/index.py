@@ -1,4 +1,4 @@
-"""``anchorhold audit index``: the index by which ``audit list`` is quick. It comes by itself; nothing needs this."""
+"""``anchorhold audit index``: makes the index by which ``audit list`` is quick. It comes by itself, too."""
 
 from __future__ import annotations
 
