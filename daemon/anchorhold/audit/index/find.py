@@ -54,16 +54,18 @@ def find(
     if last is not None:
         yield from _last(state_dir, wanted, last, note)
     else:
-        yield from islice(_all(state_dir, wanted, note), limit)
+        yield from islice(_all(state_dir, wanted, limit, note), limit)
 
 
-def _all(state_dir: Path, wanted: Filter, note: Callable[[str], None]) -> Iterator[Entry]:
+def _all(
+    state_dir: Path, wanted: Filter, limit: int | None, note: Callable[[str], None]
+) -> Iterator[Entry]:
     following = 0
     rows = _usable(state_dir, note)
     if rows is not None:
         try:
             _name_sessions(state_dir, wanted, rows)
-            for seq, entry in rows.found(wanted):
+            for seq, entry in rows.found(wanted, enough=limit):
                 following = seq + 1
                 yield entry
             following = rows.size
@@ -81,7 +83,7 @@ def _last(state_dir: Path, wanted: Filter, last: int, note: Callable[[str], None
         try:
             _name_sessions(state_dir, wanted, rows)
             newest = deque(scan(state_dir, wanted, rows.size), last)
-            older = islice(rows.found(wanted, backwards=True), last - len(newest))
+            older = islice(rows.found(wanted, backwards=True, enough=last), last - len(newest))
             newest.extendleft(entry for _, entry in older)
             return newest
         except _DAMAGE as error:

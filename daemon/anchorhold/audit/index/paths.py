@@ -7,7 +7,6 @@ memchr; only what has them is put to the pattern itself.
 
 from __future__ import annotations
 
-import itertools
 import re
 
 from anchorhold.audit.index.schema import CHUNK, decoded
@@ -24,7 +23,6 @@ REMEMBERED = 1_000_000
 REREAD = 64
 """Rows of paths that are read again when new entries come."""
 
-_KEPT = 64
 _PIECES = 3
 _FEW = 24
 
@@ -38,26 +36,26 @@ class PathWriter:
     def __init__(self, base: sqlite3.Connection) -> None:
         self._base = base
         self.ids: dict[bytes, int] = {}
-        self._first = 0
+        self._first = 1
         self._names: list[bytes] = []
-        self._bytes = 0
+        self._bytes = 1
         newest = "SELECT first, names FROM paths ORDER BY first DESC LIMIT ?"
         for first, names in reversed(base.execute(newest, (REREAD,)).fetchall()):
-            self._first, self._bytes = first, len(names)
-            self._names = names.split(END)[1:-1]
-            self.ids.update(zip(self._names, itertools.count(first)))
-        self._next = self._first + len(self._names)
+            self._first, self._names, self._bytes = first, [], 1
+            for name in names.split(END)[1:-1]:
+                self.ids[name] = first + self._bytes
+                self._names.append(name)
+                self._bytes += len(name) + 1
 
     def id(self, path: bytes) -> int:
         found = self.ids.get(path)
         if found is None:
             if self._names and self._bytes + len(path) > CHUNK:
                 self._put()
-                self._first, self._names, self._bytes = self._next, [], 0
+                self._first, self._names, self._bytes = self._first + self._bytes, [], 1
             if len(self.ids) >= REMEMBERED:
                 self.ids.clear()
-            found = self.ids[path] = self._next
-            self._next += 1
+            found = self.ids[path] = self._first + self._bytes
             self._names.append(path)
             self._bytes += len(path) + 1
         return found
@@ -76,34 +74,20 @@ class PathReader:
 
     def __init__(self, base: sqlite3.Connection) -> None:
         self._base = base
-        self._raw: dict[int, bytes] = {}
-        self._first, self._names = 0, [b""]
+        self._first, self._names = 0, b""
 
     def path(self, number: int) -> str:
         """Raises ValueError where the index is damaged."""
-        at = number - self._first + 1
-        if 0 < at < len(self._names):
-            return decoded(self._names[at])
-        found = self._base.execute(
-            "SELECT first FROM paths WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
-        ).fetchone()
-        if found is None:
-            raise ValueError("a path is missing")
-        first = found[0]
-        at = number - first + 1
-        names = self._raw.get(first)
-        if names is not None:  # one that is asked again is worth taking apart whole
-            self._first, self._names = first, names.split(END)[:-1]
-            parts = [*self._names, b""]
-        else:
-            (names,) = self._base.execute("SELECT names FROM paths WHERE first = ?", found).fetchone()
-            if len(self._raw) >= _KEPT:
-                self._raw.clear()
-            self._raw[first] = names
-            parts = names.split(END, at + 1)
-        if at >= len(parts) - 1:
-            raise ValueError("a path is missing")
-        return decoded(parts[at])
+        at = number - self._first
+        if not 0 < at < len(self._names):
+            found = self._base.execute(
+                "SELECT first, names FROM paths WHERE first <= ? ORDER BY first DESC LIMIT 1", (number,)
+            ).fetchone()
+            if found is None:
+                raise ValueError("a path is missing")
+            self._first, self._names = found
+            at = number - self._first
+        return decoded(self._names[at : self._names.index(END, at)])
 
 
 def matching(base: sqlite3.Connection, pattern: str, matches: Callable[[str], bool]) -> Iterator[int]:
@@ -111,12 +95,9 @@ def matching(base: sqlite3.Connection, pattern: str, matches: Callable[[str], bo
     look."""
     pieces, whole = plain_parts(pattern)
     for first, names in base.execute("SELECT first, names FROM paths ORDER BY first"):
-        number, counted = first, 1
         for start, end in _candidates(names, pieces, whole):
-            number += names.count(END, counted, start)
-            counted = start
             if matches(decoded(names[start:end])):
-                yield number
+                yield first + start
 
 
 def _candidates(

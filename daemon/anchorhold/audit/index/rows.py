@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MANY = 50_000
 """Rows, and paths, up to which a condition may lead. Beyond, the entries are gone through in order."""
 
+MANY_FOR_FEW = 5_000
+"""The same for paths where a few entries will do: such as fit so many come soon enough."""
+
 SMALL = 1_000
 """Rows that are sooner looked at one by one than all paths searched."""
 
@@ -74,17 +77,19 @@ class Rows:
         )
         return frozenset(decoded(name) for (name,) in found)
 
-    def found(self, wanted: Filter, *, backwards: bool = False) -> Iterator[tuple[int, Entry]]:
-        """The entries that match and their numbers, in order."""
+    def found(
+        self, wanted: Filter, *, backwards: bool = False, enough: int | None = None
+    ) -> Iterator[tuple[int, Entry]]:
+        """The entries that match and their numbers, in order. ``enough``: how many will be taken."""
         odd = self._base.execute(f"SELECT seq FROM odd ORDER BY seq {'DESC' if backwards else ''}")
         strange = ((number, self._from_log(number)) for (number,) in odd)
-        usual = ((row[0], self._entry(row)) for row in self._rows(wanted, backwards=backwards))
+        usual = ((row[0], self._entry(row)) for row in self._rows(wanted, backwards, enough))
         for number, entry in heapq.merge(strange, usual, key=lambda one: one[0], reverse=backwards):
             if entry is not None and wanted(entry):
                 yield number, entry
 
-    def _rows(self, wanted: Filter, *, backwards: bool) -> Iterator[tuple[Any, ...]]:
-        plan = _Plan(self._base, wanted, self._keep)
+    def _rows(self, wanted: Filter, backwards: bool, enough: int | None) -> Iterator[tuple[Any, ...]]:
+        plan = _Plan(self._base, wanted, self._keep, MANY if enough is None else MANY_FOR_FEW)
         if plan.none:
             return iter(())
         order = "ORDER BY e.seq DESC" if backwards else "ORDER BY e.seq"
@@ -145,9 +150,13 @@ class _Plan:
     """
 
     def __init__(
-        self, base: sqlite3.Connection, wanted: Filter, keep: Callable[[str, Iterable[tuple[int]]], None]
+        self,
+        base: sqlite3.Connection,
+        wanted: Filter,
+        keep: Callable[[str, Iterable[tuple[int]]], None],
+        many: int,
     ) -> None:
-        self._base, self._keep = base, keep
+        self._base, self._keep, self._many = base, keep, many
         self.none = False
         self.tests: list[str] = []
         self.values: list[int] = []
@@ -258,10 +267,10 @@ class _Plan:
     def _of_path(self, pattern: str, matches: Callable[[str], bool]) -> None:
         if not plain_parts(pattern)[0]:
             return
-        chosen = list(islice(matching(self._base, pattern, matches), MANY))
+        chosen = list(islice(matching(self._base, pattern, matches), self._many))
         if not chosen:
             self.none = True
-        elif len(chosen) < MANY:
+        elif len(chosen) < self._many:
             self._keep("chosen_path", ((number,) for number in chosen))
             inside = "IN (SELECT id FROM chosen_path)"
             self.tests.append(f"(+e.path {inside} OR +e.resolved {inside})")
