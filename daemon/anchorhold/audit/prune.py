@@ -80,7 +80,7 @@ def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
                 replace(os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True)
                 _remove(one.epoch)
             if found:  # it may hold names of what is gone
-                for name in ("index.sqlite", "index.sqlite-journal", "index.sqlite-wal", "index.sqlite-shm"):
+                for name in ("index.sqlite", "index.sqlite.new"):
                     if os.path.lexists(path := os.path.join(os.path.dirname(log), name)):
                         os.unlink(path)
             return found

@@ -48,7 +48,7 @@ def entries(
     ``resolved``. ``since`` is included, ``until`` is not; text is in the log's own form of time. ``first`` is
     the lowest ``seq`` wanted. Raises AuditError where there is no log or an entry cannot be read.
     """
-    lower, upper = _stamp(since), _stamp(until)
+    lower, upper = stamp(since), stamp(until)
     matches = path_pattern(path) if path is not None else None
     for entry in _all(log_folder(state_dir), first):
         if session is not None and not str(entry.get("session", "")).startswith(session):
@@ -63,7 +63,8 @@ def entries(
         yield entry
 
 
-def _stamp(time: str | datetime | None) -> str | None:
+def stamp(time: str | datetime | None) -> str | None:
+    """A point in time in the log's own form."""
     if isinstance(time, datetime):
         return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return time
@@ -78,6 +79,21 @@ def log_size(state_dir: Path) -> int:
     except OSError as error:
         raise audit_error(error, "be read", error.filename or log) from error
     return state.total if state else 0
+
+
+def log_mark(state_dir: Path) -> tuple[object, ...]:
+    """Something that is another as soon as there is another entry, for little: no file is read."""
+    log = log_folder(state_dir)
+    found: list[object] = []
+    try:
+        found.append(os.stat(os.path.join(log, "state")).st_mtime_ns)
+        with os.scandir(os.path.join(log, "journal")) as journals:
+            found += sorted((one.name, one.stat().st_size) for one in journals)
+    except FileNotFoundError:  # between two names
+        found.append(None)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+    return tuple(found)
 
 
 def log_token(state_dir: Path) -> str:

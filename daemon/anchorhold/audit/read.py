@@ -50,7 +50,14 @@ class Snapshot:
     def __init__(self, log: str) -> None:
         self.log = log
         self.state, self.unsettled = _consistent(log)
-        self.epochs = _epochs(log, self.state)
+        self._epochs: list[Epoch] | None = None
+
+    @property
+    def epochs(self) -> list[Epoch]:
+        """All of them, oldest first; each one's signed head is read, so only where they are asked for."""
+        if self._epochs is None:
+            self._epochs = _epochs(self.log, self.state)
+        return self._epochs
 
     @property
     def total(self) -> int:

@@ -13,19 +13,42 @@ from typing import Any
 import click
 
 from anchorhold.cli import terminal
-from anchorhold.cli.export import export
-from anchorhold.cli.forget import prune, redact
-from anchorhold.cli.listing import diff, list_, tail, top
-from anchorhold.cli.proof import checkpoint, cosign, key, receipt, verify_receipt
-from anchorhold.cli.report import report
-from anchorhold.cli.rows import HEADING, fitted, line
+from anchorhold.cli.lazy import LazyGroup
+from anchorhold.cli.rows import Rows, said
 from anchorhold.cli.rows import shown as word
 from anchorhold.cli.selection import say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
 
+COMMANDS = {
+    "list": ("listing", "List what was granted, refused and done, oldest first."),
+    "tail": ("tail", "Show the newest entries, and with -f those that come, as they come."),
+    "top": ("top", "Show what was shown to a model most often: files, folders, sessions, models."),
+    "diff": ("diff", "What did one run read that another did not?"),
+    "index": ("index", "Bring the index up to date, or make it anew."),
+    "export": ("export", "Write the log as JSON lines, CSV, OCSF or CEF, one line an entry, oldest first."),
+    "report": (
+        "report",
+        "Write what the model was shown as one HTML page: for a client, a board, an auditor.",
+    ),
+    "key": ("proof", "Print the log's public key (a C2SP vkey)."),
+    "checkpoint": ("proof", "Sign what is in the log, and print the signed head."),
+    "cosign": (
+        "proof",
+        "Be a witness: check that somebody's log goes on from what you saw last, and sign its head.",
+    ),
+    "receipt": ("proof", "What an answer was made from, with the proof."),
+    "verify-receipt": ("proof", "Check a receipt with the log's public key alone."),
+    "redact": ("forget", "Forget names (and prompts, where they were kept), and keep the proof."),
+    "prune": ("forget", "Remove the oldest entries, whole epochs at a time, and keep their signed heads."),
+}
+"""Each with its module below `anchorhold.cli`."""
 
-@click.group()
+
+@click.group(
+    cls=LazyGroup,
+    table={name: (f"anchorhold.cli.{where}", words) for name, (where, words) in COMMANDS.items()},
+)
 def audit() -> None:
     """Read and check the log of all that was handed out."""
 
@@ -36,6 +59,8 @@ def audit() -> None:
 @click.pass_context
 def show(ctx: click.Context, which: str, as_json: bool) -> None:
     """Show one entry whole, or one session: a summary and its entries."""
+    from anchorhold.audit.index.filters import Filter
+    from anchorhold.audit.index.find import find
     from anchorhold.audit.query import entries
 
     if which.isascii() and which.isdigit() and len(which) < 16:
@@ -44,7 +69,7 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
                 say(json.dumps(entry) if as_json else _whole(entry))
                 return
             break
-    found = list(entries(state_dir(ctx), session=which)) if which else []
+    found = list(find(state_dir(ctx), Filter(session=which), note=said)) if which else []
     names = sorted({str(entry["session"]) for entry in found})
     if not names:
         raise AuditError(
@@ -57,9 +82,9 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
         )
     if not as_json:
         say(_summary(names[0], found))
-        say(HEADING)
-    for entry in found:
-        say(json.dumps(entry) if as_json else fitted(line(entry)))
+    with Rows("json" if as_json else "table") as rows:
+        for entry in found:
+            rows.write(entry)
 
 
 def _whole(entry: dict[str, Any]) -> str:
@@ -125,21 +150,3 @@ def verify(
             f"the audit log does not verify: {result.first_bad}",
             hint="Keep a copy of the folder as it is. docs/audit-log.md tells what each finding means.",
         )
-
-
-for command in (
-    list_,
-    diff,
-    top,
-    tail,
-    export,
-    report,
-    key,
-    checkpoint,
-    cosign,
-    receipt,
-    verify_receipt,
-    redact,
-    prune,
-):
-    audit.add_command(command)

@@ -6,12 +6,10 @@ first token. So the table holds each command's one-line help too; a test compare
 
 from __future__ import annotations
 
-import importlib
-
 import click
-from click.shell_completion import CompletionItem
 
 import anchorhold
+from anchorhold.cli.lazy import LazyGroup
 from anchorhold.cli.options import Unchecked
 
 COMPLETE_VARIABLE = "_ANCHORHOLD_COMPLETE"
@@ -43,34 +41,9 @@ Completion, for bash (zsh and fish likewise):
 """
 
 
-class LazyGroup(click.Group):
-    """Commands from `COMMANDS`, each loaded when it is asked for by name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, words) for name, (_module, words) in COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        names = [
-            CompletionItem(name, help=words)
-            for name, (_module, words) in COMMANDS.items()
-            if name.startswith(incomplete)
-        ]
-        return names + click.Command.shell_complete(self, ctx, incomplete)
-
-
 @click.group(
     cls=LazyGroup,
+    table=COMMANDS,
     name="anchorhold",
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

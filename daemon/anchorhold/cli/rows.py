@@ -1,4 +1,4 @@
-"""An entry as a row of a table.
+"""Entries as they are written out: rows of a table for people, JSON and CSV for programs.
 
 Constraint: everything in the log but its numbers is hostile text (a file's name can hold terminal escapes),
 so a table shows it as one quoted word each.
@@ -7,11 +7,18 @@ so a table shows it as one quoted word each.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from typing import Any
 
 from anchorhold.cli import terminal
+from anchorhold.cli.output import Notes
+from anchorhold.cli.selection import say
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
 
 SHORT = 8
 """Characters of a session's name in a table; enough to name it with."""
@@ -66,3 +73,79 @@ def fitted(line: str) -> str:
         return line
     columns = shutil.get_terminal_size().columns
     return line if len(line) <= columns else line[: columns - 1] + "…"
+
+
+REFUSED = frozenset({"denial", "breach"})
+_MOST = 1 << 15
+"""Characters that are gathered before they are written, where nobody watches."""
+
+
+class Rows:
+    """Writes entries to standard output, under a heading where the form has one.
+
+    A context manager: what was gathered is written at its end, also where an error ends it.
+    """
+
+    def __init__(self, form: str = "table") -> None:
+        self.none = True
+        self._form = form
+        self._waiting: list[str] = []
+        self._size = 0
+        self._watched = sys.stdout.isatty()
+        self._colour = form == "table" and is_coloured()
+
+    def __enter__(self) -> Rows:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One entry."""
+        if self._form == "json":
+            self._put(json.dumps(entry))
+        elif self._form == "csv":
+            from anchorhold.audit.export import table
+
+            if self.none:
+                self._put(table.HEADING.decode("utf-8").rstrip("\r\n"))
+            self._put(table.line(entry).decode("utf-8").rstrip("\r\n"))
+        else:
+            if self.none:
+                self._put(dim(fitted(HEADING), self._colour))
+            text = fitted(line(entry))
+            self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and entry.get("kind") in REFUSED else text)
+        self.none = False
+
+    def _put(self, text: str) -> None:
+        self._waiting.append(text)
+        self._size += len(text)
+        if self._watched or self._size >= _MOST:
+            self.flush()
+
+    def flush(self, *, through: bool = False) -> None:
+        """Write what was gathered; ``through`` Python's own buffer too."""
+        if self._waiting:
+            text = "\n".join(self._waiting)
+            self._waiting.clear()
+            self._size = 0
+            say(text)
+        if through:
+            sys.stdout.flush()
+
+
+def is_coloured() -> bool:
+    """Whether standard output shows colours, and its owner wants them (https://no-color.org)."""
+    dumb = os.environ.get("TERM", "dumb") in ("dumb", "")
+    return sys.stdout.isatty() and not dumb and not os.environ.get("NO_COLOR")
+
+
+def dim(text: str, colour: bool) -> str:
+    return f"\x1b[2m{text}\x1b[22m" if colour else text
+
+
+def said(text: str) -> None:
+    """A line beside the results, on standard error."""
+    Notes().line(text)
