@@ -179,7 +179,10 @@ class Entry:
         if count:
             if list(fields)[-count:] != list(self.commitments):
                 raise EntryError("its commitments are not its last members")
-            if not all(type(one) is str and is_commitment(one.encode()) for one in self.commitments.values()):
+            if not all(
+                type(one) is str and is_commitment(one.encode("ascii", "replace"))
+                for one in self.commitments.values()
+            ):
                 raise EntryError("a commitment in it is malformed")
 
 

@@ -265,7 +265,9 @@ class Writer:
         self._base.executemany(
             "INSERT OR REPLACE INTO meta VALUES (?, ?)",
             [
-                ("token", token(snapshot.log)), ("size", size), ("anchor", anchor(snapshot, size)),
+                ("token", token(snapshot.log)),
+                ("size", size),
+                ("anchor", anchor(snapshot, size)),
                 ("pruned", pruned(snapshot)),
             ],
         )

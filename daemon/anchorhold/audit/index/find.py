@@ -57,9 +57,7 @@ def find(
         yield from islice(_all(state_dir, wanted, limit, note), limit)
 
 
-def _all(
-    state_dir: Path, wanted: Filter, limit: int | None, note: Callable[[str], None]
-) -> Iterator[Entry]:
+def _all(state_dir: Path, wanted: Filter, limit: int | None, note: Callable[[str], None]) -> Iterator[Entry]:
     following = 0
     rows = _usable(state_dir, note)
     if rows is not None:

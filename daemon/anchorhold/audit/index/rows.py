@@ -217,18 +217,17 @@ class _Plan:
         if request is None:
             return
         match = _REQUEST.fullmatch(request)
-        known = match and self._base.execute(
-            "SELECT id FROM sessions WHERE name = ?", (encoded(match[1]),)
-        ).fetchone()
+        known = (
+            match
+            and self._base.execute("SELECT id FROM sessions WHERE name = ?", (encoded(match[1]),)).fetchone()
+        )
         if match is None or known is None:
             self.none = True
             return
         values = [known[0], int(match[2])]
         self.tests.append("+e.session = ? AND +e.request = ?")
         self.values += values
-        self._lead(
-            "SELECT seq FROM entries INDEXED BY by_session WHERE session = ? AND request = ?", values
-        )
+        self._lead("SELECT seq FROM entries INDEXED BY by_session WHERE session = ? AND request = ?", values)
 
     def _of_digest(self, digest: str | None) -> None:
         if not digest:
