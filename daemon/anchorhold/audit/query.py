@@ -58,7 +58,9 @@ def entries(
         time = str(entry.get("time", ""))
         if (lower is not None and time < lower) or (upper is not None and time >= upper):
             continue
-        if matches is not None and not any(matches(str(entry.get(name, ""))) for name in PATH_FIELDS):
+        if matches is not None and not any(
+            name in entry and matches(str(entry[name])) for name in PATH_FIELDS
+        ):
             continue
         yield entry
 

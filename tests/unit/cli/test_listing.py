@@ -1,4 +1,4 @@
-"""``anchorhold audit list | tail | top | diff``: which data did the model see?"""
+"""``anchorhold audit list``: which data did the model see?"""
 
 from __future__ import annotations
 
@@ -7,80 +7,100 @@ import hashlib
 import io
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from anchorhold.audit.index.build import rebuild
+from anchorhold.audit.index.filters import Filter
+from anchorhold.audit.index.find import find
+from anchorhold.audit.index.schema import path_of
 from anchorhold.audit.log import Log
-from anchorhold.cli.main import main
-from tests.unit.audit.logs import GRANT, session
-
-FIRST, SECOND = "aaaa111100000000", "bbbb222200000000"
-HOSTILE = '=cmd|"/c calc"!A1\x1b[31m\n\u202e'
-DAEMON = Path(__file__).parents[3] / "daemon"
-
-Answer = tuple[int, str, str]
+from tests.unit.audit.logs import GRANT
+from tests.unit.cli.runs import DAEMON, FIRST, HOSTILE, LETTER, SECOND, Run, runner, two_runs
 
 
 @pytest.fixture
 def state(state_dir: Path, tmp_path: Path) -> Path:
-    (tmp_path / "letter.txt").write_bytes(b"the roof cost 9000")
-    digest = hashlib.sha256(b"the roof cost 9000").hexdigest()
-    log = Log.open(state_dir)
-    session(log, FIRST, 3, end=False)
-    log.append(
-        "grant",
-        FIRST,
-        {**GRANT, "request": 2, "path": "/home/a/letter", "resolved": "/home/a/letter", "sha256": digest},
-    )
-    log.append("session.end", FIRST, {"reason": "done"})
-    model = {"sha256": "ef" * 32, "size": 7}
-    log.append("session.start", SECOND, {"model": model, "model_path": "/models/big.gguf"})
-    log.append("session.sealed", SECOND, {})
-    for path, content in (("/home/a/letter", "0" * 64), ("/home/a/new", "1" * 64), (HOSTILE, "2" * 64)):
-        log.append("grant", SECOND, {**GRANT, "path": path, "resolved": path, "sha256": content})
-    log.append("denial", SECOND, {"call": "open", "path": "/etc/passwd", "reason": "outside", "count": 2})
-    log.append("breach", SECOND, {"call": "ptrace", "reason": "forbidden"})
-    log.checkpoint()
-    log.close()
+    (tmp_path / "letter.txt").write_bytes(LETTER)
+    two_runs(state_dir)
     return state_dir
 
 
-@pytest.fixture
-def run(state: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
-    def run(*arguments: str) -> Answer:
-        code = main(["--state-dir", str(state), "audit", *arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
+@pytest.fixture(params=["scan", "index"])
+def run(
+    state: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Run:
+    """With an index, and without one."""
+    if request.param == "index":
+        monkeypatch.setattr("anchorhold.audit.index.find.FEW", 0)
+        rebuild(state)
+    return runner(state, capfd)
 
-    return run
+
+FILTERS: list[tuple[list[str], int]] = [
+    (["--digest", "abab"], 4),
+    (["--digest", "ABAB"], 4),
+    (["--class", "data"], 7),
+    (["--class", "runtime"], 1),
+    (["--request", f"{FIRST}-2"], 1),
+    (["--request", f"{FIRST}-3"], 0),
+    (["--request", "nothing"], 0),
+    (["--model", "efef"], 7),
+    (["--model", "*.gguf"], 7),
+    (["--model", "/models"], 7),
+    (["--model", "nobody"], 0),
+    (["--session", SECOND], 7),
+    (["--session", "aaaa", "--kind", "grant"], 5),
+    (["--refused"], 2),
+    (["--refused", "--kind", "breach"], 1),
+    (["--refused", "--kind", "grant"], 0),
+    (["--last", "3"], 3),
+    (["--limit", "2", "--kind", "grant"], 2),
+    (["--class", "data", "--last", "1", "--session", FIRST], 1),
+    (["--path", "/etc"], 1),
+    (["--path", "*"], 9),
+    (["--path", "letter", "--class", "data"], 2),
+    (["--since", "-1h", "--refused"], 2),
+    (["--until", "-1h"], 0),
+]
 
 
-def test_filters(run: Callable[..., Answer], tmp_path: Path) -> None:
-    def count(*arguments: str) -> int:
-        code, out, err = run("list", "--json", *arguments)
-        assert (code, err) == (0, "" if out else "no entry matches\n")
-        return len(out.splitlines())
+@pytest.mark.parametrize(("arguments", "count"), FILTERS, ids=[" ".join(one) for one, _ in FILTERS])
+def test_filters(run: Run, arguments: list[str], count: int) -> None:
+    code, out, err = run("list", "--json", *arguments)
+    assert (code, err) == (0, "" if count else "no entry matches\n")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == count
+    assert [entry["seq"] for entry in found] == sorted(entry["seq"] for entry in found)
+    assert run("list", "--json", "--no-index", *arguments)[:2] == (0, out)
 
-    assert count("--file", str(tmp_path / "letter.txt")) == 1
+
+def test_has_a_model_seen_this_file(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("list", "--json", "--file", str(tmp_path / "letter.txt"))
+    assert code == 0 and [json.loads(line)["request"] for line in out.splitlines()] == [f"{FIRST}-2"]
     (tmp_path / "other").write_bytes(b"never shown")
-    assert count("--file", str(tmp_path / "other")) == 0
-    assert count("--digest", "abab") == 4
-    assert count("--class", "data") == 7 and count("--class", "runtime") == 1
-    assert count("--request", f"{FIRST}-2") == 1 and count("--request", f"{FIRST}-3") == 0
-    assert count("--model", "efef") == count("--model", "*.gguf") == count("--session", SECOND) == 7
-    assert count("--model", "nobody") == 0
-    assert count("--refused") == 2 and count("--refused", "--kind", "breach") == 1
-    assert count("--last", "3") == 3
-    assert count("--class", "data", "--last", "1", "--session", FIRST) == 1
+    assert run("list", "--file", str(tmp_path / "other")) == (0, "", "no entry matches\n")
+    digest = hashlib.sha256(LETTER).hexdigest()
+    assert run("list", "--json", "--file", str(tmp_path / "letter.txt"), "--digest", digest[:9])[1] == out
+    assert run("list", "--file", str(tmp_path / "letter.txt"), "--digest", "abab")[1] == ""
 
 
-def test_csv_is_safe_and_stable(run: Callable[..., Answer]) -> None:
+def test_first_and_last(run: Run) -> None:
+    whole = run("list", "--json")[1].splitlines()
+    assert run("list", "--json", "--limit", "3")[1].splitlines() == whole[:3]
+    assert run("list", "--json", "--last", "3")[1].splitlines() == whole[-3:]
+    assert run("list", "--json", "--no-index", "--last", "3")[1].splitlines() == whole[-3:]
+    assert run("list", "--json", "--last", "999")[1].splitlines() == whole
+
+
+def test_csv_is_safe_and_stable(run: Run) -> None:
     code, out, _ = run("list", "--csv", "--session", SECOND)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert code == 0 and len(rows) == 7 and out.isascii()
@@ -88,82 +108,103 @@ def test_csv_is_safe_and_stable(run: Callable[..., Answer]) -> None:
     assert not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in rows for cell in row.values())
 
 
-def test_wrong_words(run: Callable[..., Answer]) -> None:
+def test_wrong_words(run: Run) -> None:
     for arguments, words in (
-        (["list", "--json", "--csv"], "exclude each other"),
-        (["list", "--digest", "xyz"], "is no digest"),
-        (["list", "--file", "/nonexistent"], "cannot be read"),
-        (["diff", FIRST], "two runs are needed"),
-        (["diff", FIRST, "cccc"], "no run is called"),
-        (["diff", "", FIRST], "runs are called"),
+        (["--json", "--csv"], "exclude each other"),
+        (["--limit", "1", "--last", "1"], "exclude each other"),
+        (["--digest", "xyz"], "is no digest"),
+        (["--file", "/nonexistent"], "cannot be read"),
+        (["--limit", "0"], "--limit"),
     ):
-        code, out, err = run(*arguments)
+        code, out, err = run("list", *arguments)
         assert code in (1, 2) and out == "" and words in err, arguments
 
 
-def test_diff(run: Callable[..., Answer]) -> None:
-    code, out, _ = run("diff")
-    assert code == 0
-    lines = out.splitlines()
-    assert lines[-1].startswith("+ ") and "\x1b" not in out and "\u202e" not in out
-    assert lines[:-1] == ["~ /home/a/letter", "+ /home/a/new", "- /home/a/taxes/2025/roof.pdf"]
-    code, out, _ = run("diff", FIRST, SECOND[:4], "--json")
-    rows = {row["path"]: row for row in map(json.loads, out.splitlines())}
-    assert code == 0 and rows["/home/a/letter"]["after"] == ["0" * 64]
-    code, out, err = run("diff", FIRST, FIRST)
-    assert (code, out, err) == (0, "", "both read the same\n")
-    code, out, _ = run("diff", f"{FIRST}-1", f"{FIRST}-2")
-    assert code == 0 and "+ /home/a/letter" in out
+def test_what_is_new_is_listed_with_the_rest(run: Run, state: Path) -> None:
+    log = Log.open(state)
+    log.append("grant", FIRST, {**GRANT, "path": "/settled"})
+    log.checkpoint()
+    log.append("grant", FIRST, {**GRANT, "path": "/in a journal"})
+    _, out, _ = run("list", "--json", "--session", FIRST, "--last", "2")
+    log.close()
+    assert [json.loads(line)["path"] for line in out.splitlines()] == ["/settled", "/in a journal"]
 
 
-def test_top(run: Callable[..., Answer]) -> None:
-    code, out, _ = run("top", "--json")
-    rows = [json.loads(line) for line in out.splitlines()]
-    assert code == 0 and rows[0] == {"file": "/home/a/taxes/2025/roof.pdf", "times": 3, "bytes": 3 * 12345}
-    assert {"file": "/home/a/letter", "times": 2, "bytes": 2 * 12345} in rows
-    for by, name in (("folder", "/home/a"), ("session", FIRST), ("model", "/models/big.gguf")):
-        code, out, _ = run("top", "--by", by, "--json")
-        assert name in [json.loads(line)[by] for line in out.splitlines()]
-    code, out, _ = run("top", "-n", "1")
-    assert out.splitlines()[1].split() == ["3", "37035", "/home/a/taxes/2025/roof.pdf"]
+@pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + bytes(5000)])
+def test_a_damaged_index_is_told_and_not_needed(run: Run, state: Path, content: bytes) -> None:
+    wanted = run("list", "--json", "--no-index")[1]
+    Path(path_of(state)).write_bytes(content)
+    code, out, err = run("list", "--json")
+    assert (code, out) == (0, wanted)
+    assert err.count("\n") <= 1 and ("index" in err or not err)
+    assert run("list", "--json") == (0, wanted, "")
 
 
-def test_tail(run: Callable[..., Answer]) -> None:
-    code, out, _ = run("tail", "-n", "2", "--json")
-    assert code == 0 and [json.loads(line)["kind"] for line in out.splitlines()] == ["denial", "breach"]
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_tail_follows_each_entry_once(state: Path, moment: str) -> None:
-    """Whether an entry is shown while it is in a journal, or when it is in the tree: it comes once."""
-    command = [sys.executable, "-m", "anchorhold", "--state-dir", str(state), "audit", "tail"]
-    job = subprocess.Popen(
-        [*command, "-f", "-n", "1", "--json"],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(DAEMON)},
+def test_a_copy_that_cannot_be_written(open_tmp: Path, unprivileged: Any) -> None:
+    """Another user, a read-only place: the answers are those of the log."""
+    two_runs(open_tmp / "state")
+    for path in [open_tmp / "state", *(open_tmp / "state").rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    arguments = ["--state-dir", open_tmp / "state", "audit", "list", "--json", "--path", "letter"]
+    done = unprivileged(
+        sys.executable, "-m", "anchorhold", *arguments, env={"PYTHONPATH": str(DAEMON)}, cwd=open_tmp
     )
-    assert job.stdout is not None
-    try:
-        first = json.loads(job.stdout.readline())
-        log = Log.open(state)
-        for number in range(300):
-            log.append("policy.load", "", {"number": number})
-            time.sleep(0.0001)
-        if moment == "before":
-            time.sleep(0.5)
-        log.checkpoint(rotate=True)
-        log.append("policy.load", "", {"number": 300})
-        log.checkpoint()
-        log.close()
-        found: list[int] = []
-        while not found or found[-1] != 300:
-            entry = json.loads(job.stdout.readline())
-            found += [entry["number"]] if "number" in entry else []
-        time.sleep(0.5)
-        job.send_signal(signal.SIGINT)
-        rest = job.stdout.read()
-    finally:
-        job.kill()
-        code = job.wait()
-        job.stdout.close()
-    assert first["kind"] == "breach" and found == list(range(301)) and rest == b"" and code == 130
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+    assert not os.path.lexists(path_of(open_tmp / "state"))
+
+
+def test_nothing_is_imported_that_one_answer_does_not_need(state: Path, unmeasured: None) -> None:
+    code = (
+        "import sys; from anchorhold.cli.main import main; main(sys.argv[1:]); "
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--state-dir", str(state), "audit", "list", "--path", "letter"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(DAEMON)},
+        timeout=30,
+        check=True,
+    )
+    loaded = set(done.stderr.split())
+    assert "anchorhold.audit.index.find" in loaded
+    assert (
+        not {
+            "cryptography",
+            "subprocess",
+            "hashlib.file_digest",
+            "anchorhold.audit.log",
+            "anchorhold.cli.proof",
+            "anchorhold.cli.export",
+            "anchorhold.cli.report",
+            "anchorhold.audit.export",
+        }
+        & loaded
+    )
+
+
+def test_colour_is_for_terminals_that_want_it(stage: Any) -> None:
+    two_runs(stage.folder / "state")
+    shown = stage.child([], "audit", "list", "--refused", stdout="tty")
+    assert shown.wait() == 0
+    assert b"\x1b[2m     SEQ" in shown.screen and b"\x1b[31m" in shown.screen
+    for env in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        plain = stage.child([], "audit", "list", "--refused", stdout="tty", env=env)
+        assert plain.wait() == 0 and b"denial" in plain.screen and b"\x1b" not in plain.screen
+    piped = stage.child([], "audit", "list")
+    assert piped.wait() == 0 and b"\x1b" not in piped.stdout and b"denial" in piped.stdout
+
+
+def test_hostile_names_do_nothing_to_a_terminal(stage: Any) -> None:
+    two_runs(stage.folder / "state")
+    for arguments in (["list"], ["list", "--json"], ["list", "--csv"], ["diff"], ["top"], ["tail"]):
+        child = stage.child([], "audit", *arguments, stdout="tty", env={"NO_COLOR": "1"})
+        assert child.wait() == 0
+        screen = child.screen.decode()
+        assert "\x1b" not in screen and "\u202e" not in screen and "calc" in screen, arguments
+
+
+def test_the_hostile_name_would_do_it(state: Path) -> None:
+    """The test above can fail: the name is in the log as it is."""
+    assert any(entry.get("path") == HOSTILE for entry in find(state, Filter(path=HOSTILE.rpartition("/")[2])))

@@ -28,6 +28,7 @@ from anchorhold.audit.index.schema import (
     Unusable,
     create,
     encoded,
+    is_damage,
     microseconds,
     open_to_write,
 )  # fmt: skip
@@ -312,7 +313,6 @@ def _rebuild(state: str, log: str) -> int:
             base.execute(f"PRAGMA user_version = {CLEAN}")
         finally:
             base.close()
-        fsync_path(new)
         fsync_path(new)  # or a power loss could leave one that says it is whole
         os.rename(new, os.path.join(state, NAME))
     except BaseException:

@@ -73,7 +73,7 @@ class Filter:
         if self.sessions is not None and str(entry.get("session", "")) not in self.sessions:
             return False
         matches = self.matches
-        return matches is None or any(matches(str(entry.get(name, ""))) for name in PATH_FIELDS)
+        return matches is None or any(name in entry and matches(str(entry[name])) for name in PATH_FIELDS)
 
     def model_test(self) -> Callable[[tuple[str, str]], bool]:
         """Whether a model, told as its digest and its path, is the one that is asked for."""

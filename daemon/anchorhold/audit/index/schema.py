@@ -47,7 +47,9 @@ CREATE TABLE entries (
 );
 """
 """A path's id is its place: ``paths.first`` and how many bytes come before it in ``names``, where each stands
-between two zero bytes. A path can have more than one. ``digest`` is the first 48 bits, ``rest`` the other 208. ``form`` has the fields that have no column, and their order; NULL: the entry is to be read from the log.
+between two zero bytes. A path can have more than one. ``digest`` is the first 48 bits, ``rest`` the
+other 208. ``form`` has the fields that have no column, and their order; NULL: the entry is to be read from
+the log.
 ``odd``: entries that no row can stand for, since a field that can be asked for is not what it should be."""
 
 INDEXES = """
