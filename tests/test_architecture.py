@@ -28,10 +28,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "policy": {"kernel", "errors"},
     "audit": {"kernel", "errors"},
     "cell": {"kernel", "errors"},
+    # Runs without a supervisor, and before one.
+    "switch": set(),
     "broker": {"kernel", "policy", "audit", "errors"},
-    "supervisor": {"kernel", "policy", "audit", "cell", "broker", "channel", "errors"},
+    "supervisor": {"kernel", "policy", "audit", "cell", "broker", "channel", "switch", "errors"},
     # The commands reach the kernel through the supervisor only.
-    "cli": {"supervisor", "audit", "policy", "verify", "errors"},
+    "cli": {"supervisor", "switch", "audit", "policy", "verify", "errors"},
     "errors": set(),
     "__init__": set(),
     "__main__": {"cli"},

@@ -17,6 +17,11 @@ COMPLETE_VARIABLE = "_ANCHORHOLD_COMPLETE"
 COMMANDS = {
     "ask": ("anchorhold.cli.ask", "Ask a sealed model one question about your files."),
     "chat": ("anchorhold.cli.chat", "Talk with a sealed model about your files."),
+    "kill": ("anchorhold.cli.kill", "Kill models at once, and keep them from starting again."),
+    "rearm": (
+        "anchorhold.cli.kill",
+        "Let a policy that a kill latched start again; without NAME all of them.",
+    ),
     "audit": ("anchorhold.cli.audit", "Read and check the log of all that was handed out."),
     "policy": ("anchorhold.cli.policy", "Write, check and explain policies."),
 }

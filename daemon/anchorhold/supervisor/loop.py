@@ -19,10 +19,19 @@ from anchorhold.broker.broker import Breach, Broker
 from anchorhold.broker.memory import Memory
 from anchorhold.channel import frames, messages
 from anchorhold.channel.errors import ProtocolError
-from anchorhold.errors import AnchorholdError, BreachError, Interrupted, LayerError, LimitError, WorkerError
+from anchorhold.errors import (
+    AnchorholdError,
+    BreachError,
+    Interrupted,
+    KilledError,
+    LayerError,
+    LimitError,
+    WorkerError,
+)
 from anchorhold.kernel import pidfd, seccomp, syscalls
 from anchorhold.supervisor.limits import Exceeded
 from anchorhold.supervisor.spawn import Message
+from anchorhold.supervisor.switched import kill_words, since
 from anchorhold.supervisor.together import Together
 
 TYPE_CHECKING = False
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from anchorhold.broker.record import Recorder
     from anchorhold.supervisor.limits import Limits
     from anchorhold.supervisor.spawn import Launched
+    from anchorhold.supervisor.switched import Switched
 
 PROT_EXEC = 4
 STDERR_KEPT = 8192
@@ -58,6 +68,7 @@ class Loop(threading.Thread):
         on_cell: Callable[[dict[str, str], dict[str, str]], None],
         on_seal: Callable[[dict[str, str], dict[str, str]], None],
         on_message: Callable[[messages.Message], None],
+        switched: Switched,
         kill_on_open: bool,
         kill_on_syscall: bool,
     ) -> None:
@@ -70,6 +81,7 @@ class Loop(threading.Thread):
         self.on_cell = on_cell
         self.on_seal = on_seal
         self.on_message = on_message
+        self.switched = switched
         self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
         self.child_fd = -1
         self.child_pid = -1
@@ -183,6 +195,8 @@ class Loop(threading.Thread):
             self._poll.register(fd, select.POLLIN)
         while True:
             wait = self.limits.check(self._held)
+            for words in self.switched.done_to_it():
+                self.recorder.event("kill", **kill_words(words))
             due = self.recorder.flush_due()
             if due is not None:
                 wait = min(wait, due)
@@ -298,6 +312,10 @@ class Loop(threading.Thread):
         if message.kind == "child" and self.child_fd < 0:
             self.child_fd = message.fds[0]
             self.child_pid = int(message.words["pid"])
+            try:
+                self.switched.cell(self.child_pid)
+            except OSError as error:
+                raise WorkerError(f"the kill switch cannot be told of the worker: {error}") from None
             self.limits.watch(self.child_pid)
             self._poll.register(self.child_fd, select.POLLIN)
             if self.kill_reason is not None:
@@ -462,6 +480,16 @@ class Loop(threading.Thread):
     def _explain_death(self) -> None:
         """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""
         self.recorder.flush()
+        words = self.switched.killed()
+        if words is not None and self.kill_reason is None:
+            self.recorder.event(
+                "kill", reason="the kill switch", microseconds=since(words), **kill_words(words)
+            )
+            if self.error is None:
+                self.error = KilledError(
+                    "killed by the kill switch", hint="anchorhold rearm lets it start again."
+                )
+            return
         if self.kill_reason is not None:
             self.recorder.event(
                 "kill",

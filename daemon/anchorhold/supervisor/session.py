@@ -35,6 +35,7 @@ from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
 from anchorhold.supervisor.loop import Loop
 from anchorhold.supervisor.spawn import NOBODY, Launched
+from anchorhold.supervisor.switched import Switched, record_kept
 
 WORKER = "anchorhold.worker.main"
 SNAPSHOT_BUDGET = 1 << 30
@@ -113,6 +114,7 @@ class Session:
         self.recorder = Recorder(log, new_session(), self._copies)
         self.layers: dict[str, str] = {}
         self.missing: dict[str, str] = {}
+        self._switched = Switched(policy.name, self.recorder.session, state_dir)
         self._digests = DigestCache(state_dir)
         self._view: DataView | None = None
         self._model: ModelFile | None = None
@@ -145,17 +147,25 @@ class Session:
     def start(self) -> None:
         """Build the cell, boot the engine, seal. Returns when the worker is sealed and loads its model.
 
-        Raises PolicyError, LayerError, AuditError, LimitError, WorkerError, Interrupted; nothing runs then.
+        Raises PolicyError, LayerError, AuditError, LimitError, WorkerError, LatchedError, KilledError,
+        Interrupted; nothing runs then.
         """
         policy = self.policy
+        record_kept(self.log, self.state_dir)
         self._view = DataView(policy.data)
         try:
             limits = self._limits = Limits(policy.limits, self.recorder.session)
             launched = self._launched = Launched()
         except OSError as error:
             raise WorkerError(f"the cell cannot be prepared: {error}") from None
+
+        def before(pid: int) -> None:
+            self._switched.launched(pid)
+            limits.begin(pid)
+
         try:
-            launched.start(self._launch_config(limits), before=limits.begin)
+            self._switched.begin(limits.cgroup.path if limits.cgroup is not None else "")
+            launched.start(self._launch_config(limits), before=before)
             # While the launcher starts: the model's digest, where it is not known yet.
             self._model = ModelFile(policy.model.path, policy.model.sha256, self._digests)
             self._folder = _empty_folder(self.state_dir)
@@ -195,6 +205,7 @@ class Session:
             on_cell=self._on_cell,
             on_seal=self._on_seal,
             on_message=self._on_message,
+            switched=self._switched,
             kill_on_open=policy.breach.on_denied_open == "kill",
             kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
         )
@@ -464,6 +475,7 @@ class Session:
             if loop is not None:  # a start that failed may have left entries as well
                 self.log.checkpoint()
         finally:
+            self._switched.end()
             if self._copies is not None:
                 self._copies.close()
             with contextlib.suppress(OSError, AuditError):

@@ -23,7 +23,7 @@ from anchorhold.verify.entries import (
     openings_at,
 )
 from anchorhold.verify.merkle import WIDTH
-from anchorhold.verify.rules import KINDS, LOG_KINDS, STEP, Segment, wall_seconds
+from anchorhold.verify.rules import KINDS, LOG_KINDS, LOOSE, STEP, Segment, wall_seconds
 
 
 class Seen:
@@ -241,7 +241,7 @@ def _slowly(
             raise EntryError(f"a {entry.kind} belongs to no session")
     elif entry.kind in LOG_KINDS:
         seen.own.append((seq, entry.fields))
-    elif entry.kind != "policy.load":
+    elif entry.kind not in LOOSE:
         raise EntryError(f"{entry.kind} without a session")
     return tuple((GROUPS.index(name), text.encode()) for name, text in entry.commitments.items())
 

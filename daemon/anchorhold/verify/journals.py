@@ -9,7 +9,7 @@ from __future__ import annotations
 from anchorhold.verify.bundle import record_problem
 from anchorhold.verify.disk import Disk
 from anchorhold.verify.result import Finding, Result
-from anchorhold.verify.rules import INSIDE, LOG_KINDS, Rules
+from anchorhold.verify.rules import INSIDE, LOG_KINDS, LOOSE, Rules
 
 
 def journals(disk: Disk, offsets: dict[str, int], rules: Rules, result: Result) -> None:
@@ -49,7 +49,7 @@ def journals(disk: Disk, offsets: dict[str, int], rules: Rules, result: Result) 
 def _follows(session: str, n: int, kind: str, expected: dict[str, int], rules: Rules) -> str:
     """What is wrong with a record's place; ``expected`` has the next numbers of the sessions in journals."""
     if not session:
-        return "" if kind in LOG_KINDS or kind == "policy.load" else f"{kind} without a session"
+        return "" if kind in LOG_KINDS or kind in LOOSE else f"{kind} without a session"
     if kind in LOG_KINDS:
         return f"a {kind} belongs to no session"
     wanted = expected.get(session, rules.next_number(session))

@@ -15,6 +15,9 @@ CONTENT = frozenset({"model", "data"})
 LOG_KINDS = frozenset({"log.recovered", "epoch.start", "epoch.end", "redaction", "prune"})
 """Entries of the log's own, of no session."""
 
+LOOSE = frozenset({"policy.load", "kill"})
+"""Kinds that can be of a session or of none: a kill is of none where nobody was left to record it."""
+
 INSIDE = frozenset({"grant", "list", "session.sealed", "session.end", "request.start", "request.end"})
 """Kinds that belong between a session's start and its end; what ends a failed start can come before."""
 
