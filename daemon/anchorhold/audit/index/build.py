@@ -132,6 +132,7 @@ class Writer:
         self._forms = {items: one for one, items in base.execute("SELECT id, items FROM forms")}
         self._models = {(digest, path): one for one, digest, path in base.execute("SELECT * FROM models")}
         self._grants: dict[tuple[bytes, bytes, bool, int], tuple[int, int | None]] = {}
+        self._seconds: dict[bytes, int] = {}
         self._used = sum(map(len, self._forms))
         (self._allowed,) = base.execute("SELECT count(*) FROM entries").fetchone()
         self._allowed = self._allowed * _SHARE + _FREE
@@ -160,8 +161,10 @@ class Writer:
             return False
         number, stamp, mono, name, n, cls, size, how, request = shown.groups()
         length, path, resolved, digest = hidden.groups()
-        time = microseconds(stamp.decode("ascii"))
-        if int(number) != seq or time is None or length[0] << 8 | length[1] != len(opening) - _AROUND:
+        second = self._seconds.get(stamp[:19])
+        if second is None:
+            second = self._second(stamp)
+        if int(number) != seq or second is None or length[0] << 8 | length[1] != len(opening) - _AROUND:
             return False
         known = self._grants.get((cls, how, request is None, epoch))
         if known is None:
@@ -171,11 +174,20 @@ class Writer:
         session = self._sessions.get(name) or self._session(name)
         at = self._ids.get(path) or self._paths.id(path)
         self._rows.append((
-            seq, time, int(mono), session, int(n), known[0], at,
+            seq, second + int(stamp[20:26]), int(mono), session, int(n), known[0], at,
             None if resolved == path else self._paths.id(resolved), int(size),
             None if request is None else int(request), int(digest[:12], 16), unhexlify(digest[12:]), known[1],
         ))  # fmt: skip
         return True
+
+    def _second(self, stamp: bytes) -> int | None:
+        """The second of a time, in microseconds; None where it is no time."""
+        found = microseconds(stamp[:20].decode("ascii") + "000000Z")
+        if found is not None:
+            if len(self._seconds) > _BATCH:
+                self._seconds.clear()
+            self._seconds[stamp[:19]] = found
+        return found
 
     def _any(self, seq: int, entry: Entry) -> None:
         """Take in any entry; one that no row can stand for is only noted."""
@@ -294,11 +306,9 @@ def rebuild(state_dir: str | os.PathLike[str]) -> int:
 
 
 def _rebuild(state: str, log: str) -> int:
-    new = os.path.join(state, NEW)
     if os.stat(state).st_uid != os.geteuid():
         raise Unusable("the log is another user's")  # who could not replace a file of ours
-    if os.path.lexists(new):
-        os.unlink(new)  # a crash left it
+    new = _cleared(state)
     base = create(new)
     try:
         try:
@@ -322,6 +332,14 @@ def _rebuild(state: str, log: str) -> int:
     return snapshot.total
 
 
+def _cleared(state: str) -> str:
+    """Where a new one is made, without what a crash left there."""
+    new = os.path.join(state, NEW)
+    if os.path.lexists(new):
+        os.unlink(new)
+    return new
+
+
 def update(state_dir: str | os.PathLike[str]) -> int:
     """Bring the index up to date: what is new, or the whole of it where that is less work or has to be.
 
@@ -332,6 +350,7 @@ def update(state_dir: str | os.PathLike[str]) -> int:
     with Only(state) as only:
         if not only:
             raise Unusable("another process makes it")
+        _cleared(state)
         try:
             base = open_to_write(os.path.join(state, NAME))
         except sqlite3.Error:

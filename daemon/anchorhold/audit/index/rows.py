@@ -31,8 +31,12 @@ if TYPE_CHECKING:
 MANY = 50_000
 """Rows, and paths, up to which a condition may lead. Beyond, the entries are gone through in order."""
 
-MANY_FOR_FEW = 5_000
-"""The same for paths where a few entries will do: such as fit so many come soon enough."""
+SOME = 5_000
+"""Paths up to which they lead where a few entries will do. More are looked for only if these lie far apart:
+else so many entries fit that going through them in order soon gives enough."""
+
+NEAR = 10
+"""So near are they if they lie in this part of all paths."""
 
 SMALL = 1_000
 """Rows that are sooner looked at one by one than all paths searched."""
@@ -89,7 +93,7 @@ class Rows:
                 yield number, entry
 
     def _rows(self, wanted: Filter, backwards: bool, enough: int | None) -> Iterator[tuple[Any, ...]]:
-        plan = _Plan(self._base, wanted, self._keep, MANY if enough is None else MANY_FOR_FEW)
+        plan = _Plan(self._base, wanted, self._keep, few=enough is not None)
         if plan.none:
             return iter(())
         order = "ORDER BY e.seq DESC" if backwards else "ORDER BY e.seq"
@@ -154,9 +158,11 @@ class _Plan:
         base: sqlite3.Connection,
         wanted: Filter,
         keep: Callable[[str, Iterable[tuple[int]]], None],
-        many: int,
+        *,
+        few: bool,
     ) -> None:
-        self._base, self._keep, self._many = base, keep, many
+        """few: not all entries will be taken."""
+        self._base, self._keep, self._few = base, keep, few
         self.none = False
         self.tests: list[str] = []
         self.values: list[int] = []
@@ -266,15 +272,26 @@ class _Plan:
     def _of_path(self, pattern: str, matches: Callable[[str], bool]) -> None:
         if not plain_parts(pattern)[0]:
             return
-        chosen = list(islice(matching(self._base, pattern, matches), self._many))
+        found = matching(self._base, pattern, matches)
+        chosen = list(islice(found, SOME))
+        if len(chosen) == SOME:
+            if self._few and chosen[-1] < self._last_path() // NEAR:
+                return
+            chosen += islice(found, MANY - SOME)
         if not chosen:
             self.none = True
-        elif len(chosen) < self._many:
+        elif len(chosen) < MANY:
+            most = 4 * SOME if self.tests else SOME  # with other conditions enough comes later
             self._keep("chosen_path", ((number,) for number in chosen))
             inside = "IN (SELECT id FROM chosen_path)"
             self.tests.append(f"(+e.path {inside} OR +e.resolved {inside})")
-            self._lead(
-                f"SELECT seq FROM entries INDEXED BY by_path WHERE path {inside} UNION "
-                f"SELECT seq FROM entries INDEXED BY by_resolved WHERE resolved {inside}",
-                [],
-            )
+            if not self._few or len(chosen) < most:
+                self._lead(
+                    f"SELECT seq FROM entries INDEXED BY by_path WHERE path {inside} UNION "
+                    f"SELECT seq FROM entries INDEXED BY by_resolved WHERE resolved {inside}",
+                    [],
+                )
+
+    def _last_path(self) -> int:
+        (last,) = self._base.execute("SELECT max(first) FROM paths").fetchone()
+        return last or 0
