@@ -58,7 +58,10 @@ def kill(
 @click.argument("name", required=False, metavar="[NAME]")
 @click.pass_context
 def rearm(ctx: click.Context, name: str | None) -> None:
-    """Let a policy that a kill latched start again; without NAME all of them."""
+    """Let what a kill latched start again.
+
+    Without NAME that is everything.
+    """
     from anchorhold.switch import latch
 
     state = os.fspath(state_dir(ctx))

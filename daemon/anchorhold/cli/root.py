@@ -20,7 +20,7 @@ COMMANDS = {
     "kill": ("anchorhold.cli.kill", "Kill models at once, and keep them from starting again."),
     "rearm": (
         "anchorhold.cli.kill",
-        "Let a policy that a kill latched start again; without NAME all of them.",
+        "Let what a kill latched start again.",
     ),
     "audit": ("anchorhold.cli.audit", "Read and check the log of all that was handed out."),
     "policy": ("anchorhold.cli.policy", "Write, check and explain policies."),

@@ -480,10 +480,12 @@ class Loop(threading.Thread):
     def _explain_death(self) -> None:
         """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""
         self.recorder.flush()
-        words = self.switched.killed()
-        if words is not None and self.kill_reason is None:
+        for words in self.switched.done_to_it(at_once=True):
+            self.recorder.event("kill", **kill_words(words))
+        mark = self.switched.killed()
+        if mark is not None and self.kill_reason is None:
             self.recorder.event(
-                "kill", reason="the kill switch", microseconds=since(words), **kill_words(words)
+                "kill", reason="the kill switch", microseconds=since(mark), **kill_words(mark)
             )
             if self.error is None:
                 self.error = KilledError(

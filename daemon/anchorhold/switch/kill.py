@@ -15,6 +15,12 @@ from select import POLLIN, poll
 from anchorhold.switch import latch, marks, places, records
 from anchorhold.switch.cells import Cell
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Say = Callable[[str, bool], object]
+
 SECONDS = 10.0
 """How long it waits for processes to be gone, and for the latch."""
 
@@ -266,8 +272,5 @@ def tell(line: str, failed: bool) -> None:
         return
 
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Say = Callable[[str, bool], object]
+if __name__ == "__main__":
+    sys.exit(main())

@@ -81,7 +81,7 @@ def test_completion_script(
 def test_completion_of_words(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_ANCHORHOLD_COMPLETE", "bash_complete")
     for words, current, expected in (
-        ("anchorhold ", "1", ["plain,ask", "plain,chat", "plain,audit", "plain,policy"]),
+        ("anchorhold ", "1", [f"plain,{name}" for name in COMMANDS]),
         ("anchorhold a", "1", ["plain,ask", "plain,audit"]),
         ("anchorhold --st", "1", ["plain,--state-dir"]),
         ("anchorhold ask --max", "2", ["plain,--max-tokens"]),
