@@ -77,7 +77,7 @@ class Switched:
         self._record.set(**{key: pid, f"{key}_start": stat[2] if stat else 0})
 
     def done_to_it(self, *, at_once: bool = False) -> list[dict[str, str]]:
-        """What was done and is not recorded yet, but for kills. It looks every tenth of a second, or at once."""
+        """What was done and is not recorded yet, but for kills; looks every tenth of a second or at once."""
         now = time.monotonic()
         if now < self._look_at and not at_once:
             return []
