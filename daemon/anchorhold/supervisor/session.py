@@ -155,7 +155,12 @@ class Session:
         self._view = DataView(policy.data)
         try:
             limits = self._limits = Limits(policy.limits, self.recorder.session)
-            launched = self._launched = Launched()
+            try:
+                self._switched.begin(limits.cgroup.path if limits.cgroup is not None else "")
+                launched = self._launched = Launched()
+            except BaseException:
+                limits.close()
+                raise
         except OSError as error:
             raise WorkerError(f"the cell cannot be prepared: {error}") from None
 
@@ -164,7 +169,6 @@ class Session:
             limits.begin(pid)
 
         try:
-            self._switched.begin(limits.cgroup.path if limits.cgroup is not None else "")
             launched.start(self._launch_config(limits), before=before)
             # While the launcher starts: the model's digest, where it is not known yet.
             self._model = ModelFile(policy.model.path, policy.model.sha256, self._digests)
