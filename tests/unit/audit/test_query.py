@@ -240,3 +240,26 @@ def test_events_that_are_not_settled_keep_their_order(
     log.close()
     settled = [(entry["seq"], entry["number"]) for entry in entries(state_dir) if "number" in entry]
     assert unsettled == settled == [(number + 1, number) for number in range(10)]
+
+
+def test_openings_that_unpack_to_more_than_any_bundle_are_refused(state_dir: Path) -> None:
+    """Half a megabyte on the disk must not become half a gigabyte in whoever lists the log."""
+    import tracemalloc
+    import zlib
+
+    log = Log.open(state_dir)
+    session(log, "00000000000000aa")
+    log.checkpoint()
+    log.close()
+    (path,) = (state_dir / "log/0/openings").iterdir()
+    packer = zlib.compressobj(9)
+    data = packer.compress(zlib.decompress(path.read_bytes()[:-4]))
+    data += b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    path.write_bytes(data + zlib.crc32(data).to_bytes(4, "big"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(AuditError, match="damaged"):
+            list(entries(state_dir))
+        assert tracemalloc.get_traced_memory()[1] < 160 << 20
+    finally:
+        tracemalloc.stop()
