@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -263,3 +265,21 @@ def test_openings_that_unpack_to_more_than_any_bundle_are_refused(state_dir: Pat
         assert tracemalloc.get_traced_memory()[1] < 160 << 20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["state", "0/openings/000"])
+@pytest.mark.parametrize("put", ["pipe", "hole"])
+def test_what_no_writer_makes_in_the_place_of_a_file_holds_nobody_up(
+    two_sessions: Path, name: str, put: str
+) -> None:
+    """A named pipe would be waited for without end; a hole of a terabyte does not fit the memory."""
+    path = two_sessions / "log" / name
+    path.unlink()
+    if put == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    code = f"from anchorhold.audit.query import entries; list(entries({str(two_sessions)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10)
+    assert "AuditError" in done.stderr
