@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from anchorhold.errors import AuditError
 
@@ -108,14 +109,24 @@ def make_folders(path: str, *, sync: bool = False) -> None:
             fsync_path(parent, directory=True)
 
 
+LARGEST = 256 << 20
+"""Bytes that are read whole; no file that is read so has as many."""
+
+
 def read_file(path: str) -> bytes | None:
-    """The whole file; None where there is none."""
+    """The whole file; None where there is none. OSError, also where it is no file or above `LARGEST`."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # a named pipe in its place would be waited for without end
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     try:
-        return read_fd(fd, os.fstat(fd).st_size)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        if status.st_size > LARGEST:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+        return read_fd(fd, status.st_size)
     finally:
         os.close(fd)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 COMPRESSION = 1
 """zlib's fastest: salts and digests do not compress, and paths do at any level."""
 
+MOST = WIDTH * (1 + 3 * (2 + 0xFFFF)) + 1
+"""Bytes that a bundle's openings can have, and one: a small file can unpack to more than the memory."""
+
 
 def openings_path(number: int) -> str:
     """Path below the epoch's folder of the openings of a bundle."""
@@ -37,7 +40,11 @@ def read_openings(folder: str, number: int) -> bytes | None:
     try:
         if zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
             raise zlib.error
-        return zlib.decompress(data[:-4])
+        stream = zlib.decompressobj()
+        unpacked = stream.decompress(data[:-4], MOST)
+        if not stream.eof or stream.unused_data:
+            raise zlib.error
+        return unpacked
     except zlib.error:
         raise AuditError(
             f"a file of the audit log is damaged: {openings_path(number)}",

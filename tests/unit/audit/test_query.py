@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -240,3 +242,44 @@ def test_events_that_are_not_settled_keep_their_order(
     log.close()
     settled = [(entry["seq"], entry["number"]) for entry in entries(state_dir) if "number" in entry]
     assert unsettled == settled == [(number + 1, number) for number in range(10)]
+
+
+def test_openings_that_unpack_to_more_than_any_bundle_are_refused(state_dir: Path) -> None:
+    """Half a megabyte on the disk must not become half a gigabyte in whoever lists the log."""
+    import tracemalloc
+    import zlib
+
+    log = Log.open(state_dir)
+    session(log, "00000000000000aa")
+    log.checkpoint()
+    log.close()
+    (path,) = (state_dir / "log/0/openings").iterdir()
+    packer = zlib.compressobj(9)
+    data = packer.compress(zlib.decompress(path.read_bytes()[:-4]))
+    data += b"".join(packer.compress(bytes(1 << 20)) for _ in range(256)) + packer.flush()
+    path.write_bytes(data + zlib.crc32(data).to_bytes(4, "big"))
+    tracemalloc.start()
+    try:
+        with pytest.raises(AuditError, match="damaged"):
+            list(entries(state_dir))
+        assert tracemalloc.get_traced_memory()[1] < 160 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", ["state", "0/openings/000"])
+@pytest.mark.parametrize("put", ["pipe", "hole"])
+def test_what_no_writer_makes_in_the_place_of_a_file_holds_nobody_up(
+    two_sessions: Path, name: str, put: str
+) -> None:
+    """A named pipe would be waited for without end; a hole of a terabyte does not fit the memory."""
+    path = two_sessions / "log" / name
+    path.unlink()
+    if put == "pipe":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    code = f"from anchorhold.audit.query import entries; list(entries({str(two_sessions)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10)
+    assert "AuditError" in done.stderr
