@@ -31,7 +31,10 @@ def canonical(data: bytes) -> Any:
     """The value of a text in canonical form."""
     try:
         value = json.loads(
-            data.decode("ascii"), object_pairs_hook=_no_doubles, parse_float=_no_float, parse_constant=_no_float
+            data.decode("ascii"),
+            object_pairs_hook=_no_doubles,
+            parse_float=_no_float,
+            parse_constant=_no_float,
         )
         again = json.dumps(value, separators=(",", ":")).encode("ascii")
     except (ValueError, RecursionError) as error:

@@ -23,10 +23,8 @@ from tests.second.forms import (  # noqa: E402
     Key,
     canonical,
     leaf,
-    node,
     proved,
     root,
-    split,
     tile_name,
     unbase64,
 )
@@ -96,7 +94,9 @@ class Entry:
             raise Bad("no number in its session")
         if kind not in KINDS:
             raise Bad("an unknown kind")
-        if (kind in OWN and session) or (kind not in OWN and kind not in ("policy.load", "kill") and not session):
+        if (kind in OWN and session) or (
+            kind not in OWN and kind not in ("policy.load", "kill") and not session
+        ):
             raise Bad("with a session and should not be, or without one")
 
 
@@ -209,7 +209,7 @@ class Log:
             if not current and (self.folder / str(number) / "key").exists():
                 self.bad(None, "the private key of an ended epoch is still there")
             if not current and (self.folder / str(number) / "end").exists():
-                end = self._pruned(number, head)
+                end: dict[str, Any] | None = self._pruned(number, head)
                 pruned = True
             else:
                 if current and state["first"] != first:
@@ -219,7 +219,8 @@ class Log:
                 if end is None:
                     raise Bad(f"epoch {number} does not end with epoch.end")
                 key = self._next(key, end, number)
-                previous = {"origin": head_origin(head, key, number), "size": head.size, "root": head.root_text}
+                origin = f"anchorhold/{key.log}/{number}"
+                previous = {"origin": origin, "size": head.size, "root": head.root_text}
                 first = end["seq"] + 1
             elif state["ended"] != (end is not None):
                 self.bad(None, "state says something else about the epoch's end")
@@ -290,19 +291,15 @@ class Log:
     ) -> dict[str, Any] | None:
         size = state["size"] if current else head.size
         if head.size > size:
-            self.bad(first + size, f"{head.size - size} signed entries are missing")
+            self.bad(None, f"{head.size - size} signed entries are missing from entry {first + size} on")
             return None
         if current and head.size < state["signed"]:
             self.bad(None, "the checkpoint is an older one, put back")
-        if current and head.size > state["signed"]:
-            pass  # it was signed, and a crash came before state was written
-        raw = self._bundles(number, size, first)
+        raw = self._bundles(number, size)
         hashes = [leaf(data) for data in raw]
-        before = len(self.problems)
         self._tiles(number, hashes, first)
         if root(hashes[: head.size]) != head.root:
             self.bad(None, f"epoch {number} has another root than the signed one")
-        good = len(self.problems) == before
         found: list[Entry | None] = []
         for at, data in enumerate(raw):
             try:
@@ -316,7 +313,6 @@ class Log:
             if entry is not None:
                 self._own(entry, number, at, size, previous, current)
         last = found[-1] if found else None
-        del good
         return last.fields if last is not None and last.fields["kind"] == "epoch.end" else None
 
     def _own(self, entry: Entry, number: int, at: int, size: int, previous: Any, current: bool) -> None:
@@ -335,24 +331,20 @@ class Log:
                 self.bad(entry.seq, str(bad))
         elif kind == "redaction":
             self.forgotten.append((entry.seq, fields))
-        elif kind == "log.recovered":
-            if type(fields.get("file")) is str:
-                self.torn[fields["file"]] = entry.seq
+        elif kind == "log.recovered" and type(fields.get("file")) is str:
+            self.torn[fields["file"]] = entry.seq
 
-    def _bundles(self, number: int, size: int, first: int) -> list[bytes]:
+    def _bundles(self, number: int, size: int) -> list[bytes]:
         found: list[bytes] = []
         for bundle in range((size + WIDTH - 1) // WIDTH):
             need = min(WIDTH, size - bundle * WIDTH)
             rows = []
             for width, data in self._stored(f"{number}/tile/entries", bundle):
-                row = _row(data, width)
-                if row is None:
-                    if width >= need:
-                        self.bad(first + bundle * WIDTH, f"bundle {bundle} of width {width} is malformed")
-                    else:
-                        self.bad(None, f"bundle {bundle} of width {width} is malformed")
-                else:
+                row, good = _row(data, width)
+                if good:
                     rows.append(row)
+                else:
+                    self.bad(None, f"bundle {bundle} of width {width} is malformed after {len(row)} entries")
             enough = [row for row in rows if len(row) >= need]
             if not enough:
                 raise Bad(f"{need} entries of bundle {bundle} of epoch {number} are missing")
@@ -439,6 +431,8 @@ class Log:
                 continue
             data = self.read(f"journal/{name}")
             at = state["journals"].get(name, 0)
+            if at > len(data):
+                self.bad(None, f"journal {name} has fewer bytes than are in the tree")
             while at < len(data):
                 end, text, openings = _record(data, at)
                 if end is None:
@@ -499,19 +493,17 @@ class Log:
                     self.bad(seq, "what a crash tore and was set aside is missing")
 
 
-def head_origin(head: Head, following: Key, number: int) -> str:
-    return f"anchorhold/{following.log}/{number}"
-
-
-def _row(data: bytes, width: int) -> list[bytes] | None:
-    found, at = [], 0
+def _row(data: bytes, width: int) -> tuple[list[bytes], bool]:
+    """The entries of a bundle up to where it is malformed, and whether it is not."""
+    found: list[bytes] = []
+    at = 0
     while at < len(data):
         length = int.from_bytes(data[at : at + 2], "big")
         if at + 2 + length > len(data):
-            return None
+            return found, False
         found.append(data[at + 2 : at + 2 + length])
         at += 2 + length
-    return found if len(found) == width else None
+    return found, len(found) == width
 
 
 def _unpacked(data: bytes) -> bytes:
@@ -540,12 +532,9 @@ def _record(data: bytes, at: int) -> tuple[int | None, bytes, bytes]:
     text = int.from_bytes(data[at : at + 2], "big")
     openings = int.from_bytes(data[at + 2 : at + 5], "big")
     end = at + 5 + text + openings
-    if end > len(data):
+    if end > len(data) or not text or not openings:
         return None, b"", b""
     return end, data[at + 5 : at + 5 + text], data[at + 5 + text : end]
-
-
-__all__ = ["Log", "node", "split"]
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ made beside the old one and renamed, and nothing that `audit redact` erased can 
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import re
 import sqlite3
@@ -57,7 +58,7 @@ _GRANT = re.compile(
     rb'(?:,"request":(0|[1-9][0-9]{0,17}))?,"names":"[\w+/=]{44}","digests":"[\w+/=]{44}"\}'
 )
 _OPENING = re.compile(
-    rb'\x03(..).{16}\{"path":"([ !#-\[\]-\x7f]*)","resolved":"([ !#-\[\]-\x7f]*)"\}'
+    rb'\x03(..).{16}\{"path":"([ !#-\[\]-\x7f]*)","resolved":"(?:\2|([ !#-\[\]-\x7f]*))"\}'
     rb'\x00\x5d.{16}\{"sha256":"([0-9a-f]{64})"\}',
     re.DOTALL,
 )
@@ -172,10 +173,10 @@ class Writer:
             known = self._sort("grant", cls.decode("ascii")), self._form(entry)
             self._grants[cls, how, request is None, epoch] = known
         session = self._sessions.get(name) or self._session(name)
-        at = self._ids.get(path) or self._paths.id(path)
+        at = self._ids.get(path) or self._paths.new(path)
         self._rows.append((
             seq, second + int(stamp[20:26]), int(mono), session, int(n), known[0], at,
-            None if resolved == path else self._paths.id(resolved), int(size),
+            None if resolved is None else self._paths.id(resolved), int(size),
             None if request is None else int(request), int(digest[:12], 16), unhexlify(digest[12:]), known[1],
         ))  # fmt: skip
         return True
@@ -310,6 +311,8 @@ def _rebuild(state: str, log: str) -> int:
         raise Unusable("the log is another user's")  # who could not replace a file of ours
     new = _cleared(state)
     base = create(new)
+    collecting = gc.isenabled()
+    gc.disable()  # a million rows, and no cycles
     try:
         try:
             snapshot = Snapshot(log)
@@ -329,6 +332,9 @@ def _rebuild(state: str, log: str) -> int:
         if os.path.lexists(new):
             os.unlink(new)
         raise
+    finally:
+        if collecting:
+            gc.enable()
     return snapshot.total
 
 

@@ -48,16 +48,21 @@ class PathWriter:
                 self._bytes += len(name) + 1
 
     def id(self, path: bytes) -> int:
-        found = self.ids.get(path)
-        if found is None:
-            if self._names and self._bytes + len(path) > CHUNK:
-                self._put()
-                self._first, self._names, self._bytes = self._first + self._bytes, [], 1
-            if len(self.ids) >= REMEMBERED:
-                self.ids.clear()
-            found = self.ids[path] = self._first + self._bytes
-            self._names.append(path)
-            self._bytes += len(path) + 1
+        return self.ids.get(path) or self.new(path)
+
+    def new(self, path: bytes) -> int:
+        """The id of a path that has none in `ids`."""
+        length = len(path) + 1
+        at = self._bytes
+        if at + length > CHUNK + 1 and self._names:
+            self._put()
+            self._first += at
+            self._names, at = [], 1
+        if len(self.ids) >= REMEMBERED:
+            self.ids.clear()
+        found = self.ids[path] = self._first + at
+        self._names.append(path)
+        self._bytes = at + length
         return found
 
     def _put(self) -> None:
