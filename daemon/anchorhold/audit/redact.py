@@ -120,6 +120,7 @@ class _Repeats:
 
     def __init__(self, names: set[str]) -> None:
         self._names = names
+        self._forms = {form for name in names for form in _forms(name)}
         self._texts: dict[str, bool] = {}  # an error's words are the same in many entries
 
     def __call__(self, entry: dict[str, Any]) -> bool:
@@ -132,8 +133,23 @@ class _Repeats:
         if known is None:
             if len(self._texts) > 10_000:
                 self._texts.clear()
-            known = self._texts[text] = any(name in text for name in self._names)
+            known = self._texts[text] = any(form in text for form in self._forms)
         return known
+
+
+def _forms(name: str) -> set[str]:
+    """A name as the words of an error can have it: as it is, or escaped in one of Python's ways."""
+    raw = name.encode("utf-8", "surrogateescape" if _is_of_bytes(name) else "surrogatepass")
+    return {name, ascii(name)[1:-1], repr(name)[1:-1], raw.decode("utf-8", "backslashreplace")}
+
+
+def _is_of_bytes(name: str) -> bool:
+    """Whether its lone surrogates stand for bytes, as those of ``os.fsdecode`` do."""
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def redact(

@@ -152,3 +152,26 @@ def test_no_log_is_said(tmp_path: Path) -> None:
         redact.redact(tmp_path, lambda entry: True, ("names",), reason="r", by="b")
     with pytest.raises(AuditError, match="there is no audit log"):
         redact.complete(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/home/a/divorcé/café.txt", '/home/a/it\'s "so"\\\n', "/home/a/caf\udce9.txt"]
+)
+def test_a_name_within_words_is_erased_however_it_is_escaped(state_dir: Path, name: str) -> None:
+    """Errors tell of a path in one of Python's ways; so an entry's words can hold it in another form."""
+    log = Log.open(state_dir)
+    session(log, NAME, 1, end=False)
+    log.append("grant", NAME, {**GRANT, "path": name, "resolved": name})
+    told = (name, ascii(name), repr(name), os.fsencode(name).decode("utf-8", "backslashreplace"))
+    for words in told:
+        log.append("breach", NAME, {"call": "open", "reason": f"cannot open {words}: no such file"})
+    log.append("breach", NAME, {"call": "open", "reason": "another"})
+    log.checkpoint()
+    log.close()
+    count = redact.redact(state_dir, matcher(name), ("names",), reason="", by="", path=path_pattern(name))
+    assert count == 1 + len(told)
+    left = [
+        entry["reason"] for entry in entries(state_dir) if entry["kind"] == "breach" and "reason" in entry
+    ]
+    assert left == ["another"]
+    good(state_dir)
