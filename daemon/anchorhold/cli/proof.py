@@ -133,11 +133,11 @@ def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) 
 
     --with confirms that a document was shown to the model, or that an answer is the one the receipt is of.
     """
-    from anchorhold.verify.receipt import ReceiptError, report, text
+    from anchorhold.verify.receipt import LIMIT, ReceiptError, report, text
     from anchorhold.verify.receipt import verify_receipt as check
 
     try:
-        proved = check(_read(file), vkey)
+        proved = check(_read(file, LIMIT + 1), vkey)
     except ReceiptError as error:
         if as_json:
             say(json.dumps({"ok": False, "problem": str(error)}))
@@ -224,10 +224,11 @@ def _cosigned(witness: Cosigner, folder: str, directory: str, vkey: str) -> byte
     return witness.cosign(head)
 
 
-def _read(name: str) -> bytes:
+def _read(name: str, most: int = -1) -> bytes:
+    """A file, or so many of its bytes."""
     try:
         with open(name, "rb") as file:
-            return file.read()
+            return file.read(most)
     except OSError as error:
         raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error
 
