@@ -21,6 +21,7 @@ MEASURES = {  # module → rounds, and rounds for a quick look
     "entries": (7, 3),
     "verifying": (5, 2),
     "queries": (7, 3),
+    "killing": (15, 5),
 }
 
 
