@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     Entry = dict[str, Any]
 
+PROGRAM = ("runtime", "system", "device")
+"""Classes of what the program itself needs: its own files, and content that the supervisor makes up."""
+
 SESSIONS = 5_000
 SESSION_FILES = 1_000_000
 """Files held for all sessions that have not ended, together."""
@@ -212,15 +215,15 @@ class Gathered:
             return
         path = _text(entry, "resolved") or _text(entry, "path")
         digest = _text(entry, "sha256")
-        tree = self.program if cls == "runtime" else self.documents
+        tree = self.program if cls in PROGRAM else self.documents
         file = tree.show(path, digest, _number(entry, "size"), time, piped=cls == "stdin")
-        if cls != "runtime":  # what is of no known class may be anybody's data, so it counts as such
+        if cls not in PROGRAM:  # what is of no known class may be anybody's data, so it counts as such
             self._at(time, 0)
             if session is not None:
                 self._held += session.show(file, SESSION_FILES - self._held)
 
     def _list(self, entry: Entry, time: str, session: Session | None) -> None:
-        if entry.get("class") in ("runtime", "model"):
+        if entry.get("class") in (*PROGRAM, "model"):
             return
         self.listings += 1
         self.names_listed += _number(entry, "listed") or _number(entry, "names")

@@ -31,11 +31,13 @@ def test_files_and_times() -> None:
         make.grant("/home/a/two", resolved="/home/b/two"),
         make.grant("-", **{"class": "stdin"}),
         make.grant("/usr/lib/x.py", **{"class": "runtime"}),
+        make.grant("/proc/cpuinfo", **{"class": "system"}),
+        make.grant("/dev/urandom", **{"class": "device"}),
         make.grant("/m/small.gguf", **{"class": "model"}),
         make.grant("/home/a/new", **{"class": "of tomorrow"}),
     )
     assert (found.documents.files, found.documents.times) == (4, 5)
-    assert (found.program.files, found.program.times, found.model_grants) == (1, 1, 1)
+    assert (found.program.files, found.program.times, found.model_grants) == (3, 3, 1)
     assert found.documents.exact
     home = found.documents.root.folders["/home"]
     assert sorted(home.folders) == ["a", "b"]
