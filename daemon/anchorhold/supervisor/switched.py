@@ -13,6 +13,7 @@ import time
 
 from anchorhold.errors import LatchedError, WorkerError
 from anchorhold.switch import latch, marks, places, processes, records
+from anchorhold.switch.cells import Cell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Switched:
         try:
             folder = places.runtime_dir(self.state_dir)
             places.make(folder)
+            _remove_leftovers(folder)
             own = processes.stat_of(os.getpid())
             self._record = records.begin(
                 folder,
@@ -100,8 +102,18 @@ class Switched:
         """Nothing of it runs any more."""
         record, self._record = self._record, None
         if record is not None:
-            with contextlib.suppress(OSError):
-                record.remove()
+            Cell(record).forget()
+
+
+def _remove_leftovers(folder: str) -> None:
+    """Records of supervisors that were killed, and of which nothing runs any more."""
+    for record in records.in_folder(folder):
+        cell = Cell(record)
+        if not cell.supervised:
+            cell.find(set())
+            if cell.is_over():
+                cell.forget()
+            cell.close()
 
 
 def check(state_dir: str, name: str) -> None:

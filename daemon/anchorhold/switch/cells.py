@@ -54,12 +54,30 @@ class Cell:
             process = Process(pid)
         except OSError:
             return
-        # Asked after it was taken hold of: it cannot be replaced by another any more.
+        # Asked after it was taken hold of: it cannot be replaced by another any more. A zombie by its state
+        # can still have threads that run; the descriptor knows.
         stat = processes.stat_of(pid)
-        if stat is not None and (stat[2] == start if start is not None else processes.is_of_a_cell(pid)):
+        if (
+            not process.ended(0)
+            and stat is not None
+            and (stat[2] == start if start is not None else processes.is_of_a_cell(pid))
+        ):
             self.alive.append(process)
         else:
             process.close()
+
+    def is_over(self) -> bool:
+        """Whether it ended before: nothing of it runs, and no supervisor that could build it."""
+        return not self.alive and not self.supervised and not processes.populated(self._own_cgroup())
+
+    def forget(self) -> None:
+        """Remove its record, and word that nobody will take. What is left over does no harm."""
+        try:
+            for action in marks.ACTIONS:
+                marks.take(self.folder, action, self.session)
+            self.record.remove()
+        except OSError:
+            return
 
     def mark(self, action: str, words: dict[str, object]) -> None:
         """Leave word of what is about to be done. It is done in any case."""

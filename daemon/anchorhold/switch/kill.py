@@ -112,6 +112,11 @@ def run(plan: Plan, say: Say) -> int:
 def _kill(plan: Plan, words: dict[str, object], done: dict[str, Cell], say: Say) -> bool:
     """Kill what there is and is not done yet. Whether all of it is dead."""
     cells = [cell for cell in found(plan) if cell.session not in done]
+    for cell in [cell for cell in cells if cell.is_over()]:
+        cells.remove(cell)
+        done[cell.session] = cell
+        say(f"{cell.name}: was dead already, with its supervisor (session {cell.session})", False)
+        cell.forget()
     for cell in cells:
         cell.mark("kill", words)
     problems = {cell.session: cell.kill() for cell in cells}
@@ -141,11 +146,7 @@ def _leave_word(cell: Cell, words: dict[str, object], say: Say) -> bool:
         say(f"{cell.name}: this kill will not be in the log: {cell.mark_error or error}", True)
         return False
     if not cell.supervised:
-        try:
-            marks.take(cell.folder, "kill", cell.session)
-            cell.record.remove()
-        except OSError:
-            return True  # what is left over tells of no living process
+        cell.forget()
     return True
 
 

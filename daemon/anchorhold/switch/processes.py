@@ -82,7 +82,9 @@ def launchers_of(supervisor: int, of: dict[int, int]) -> list[int]:
 
 
 def populated(cgroup: str) -> bool | None:
-    """Whether a cgroup, or one below it, has a process; None where it cannot be told."""
+    """Whether a cgroup, or one below it, has a process; None where it cannot be told. "": there is none."""
+    if not cgroup:
+        return False
     try:
         with open(f"{cgroup}/cgroup.events", "rb") as file:
             return b"populated 1" in file.read()

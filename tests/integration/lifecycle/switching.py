@@ -145,14 +145,35 @@ def stopped(scene: Scene) -> None:
 
 def dead(scene: Scene) -> None:
     """Its supervisor was killed; nobody cleaned up."""
-    child = scene.start()
-    found = scene.records()
-    child.kill()
-    child.wait()
+    for name in ("kill", "start"):
+        child = scene.start()
+        found = scene.records()
+        child.kill()
+        child.wait()
+        ends = time.monotonic() + 2
+        while scene.alive(found) and time.monotonic() < ends:
+            time.sleep(0.01)
+        if name == "kill":
+            scene.tell("kill", scene.kill("--no-latch"))
+        else:
+            scene.seen["next"] = scene.ended(scene.start(seconds=0.1, wait=False))[0]
+        scene.seen[f"records after {name}"] = len(scene.records())
+
+
+def orphan(scene: Scene) -> None:
+    """A cell that outlived its supervisor, as none does: nobody is left who could write the kill down."""
+    code = "import time; time.sleep(60)"
+    cell = subprocess.Popen([sys.executable, "-c", code, "/x/anchorhold/cell/launcher.py"])
+    scene.start(seconds=0.1, wait=False).wait()
+    start = processes.stat_of(cell.pid)
+    assert start is not None
+    both = {"launcher": cell.pid, "launcher_start": start[2], "worker": cell.pid, "worker_start": start[2]}
+    words = {"name": "taxes", "state": str(scene.state), "supervisor": 1, "supervisor_start": 1, "cgroup": ""}
+    record = records.begin(str(scene.runtime), "00000000000000aa", **words, **both)
     scene.tell("kill", scene.kill("--no-latch"))
-    scene.seen["alive"] = scene.alive(found)
-    scene.seen["session"] = found[0].session
+    scene.seen["alive"] = scene.alive([record]) if cell.poll() is None else []
     scene.seen["records"] = len(scene.records())
+    cell.wait(5)
     scene.seen["next"] = scene.ended(scene.start(seconds=0.1, wait=False))[0]
 
 

@@ -37,11 +37,20 @@ def test_while_the_supervisor_is_stopped(driven: Driven) -> None:
 
 
 def test_after_the_supervisor_has_died(driven: Driven) -> None:
-    """Nobody is left to write it down: the next supervisor does."""
+    """The cell died with it: that is said, no kill is claimed, and no record stays."""
     seen = driven("switching", what="dead")
+    assert seen["kill"]["code"] == 0 and "was dead already" in seen["kill"]["out"], seen["kill"]
+    assert seen["records after kill"] == 0 and seen["records after start"] == 0 and seen["next"] == 0
+    assert seen["kills"] == [] and seen["verifies"]
+
+
+def test_a_kill_that_nobody_is_left_to_record(driven: Driven) -> None:
+    """The next supervisor does."""
+    seen = driven("switching", what="orphan")
     judge(seen)
     assert seen["records"] == 0 and seen["next"] == 0
-    assert seen["kills"][0]["session"] == "" and seen["kills"][0]["killed"] == seen["session"]
+    assert seen["kills"][0]["session"] == "" and seen["kills"][0]["killed"] == "00000000000000aa"
+    assert seen["kills"][0]["name"] == "taxes" and seen["kills"][0]["killed_at"] > 0
 
 
 def test_only_the_one_that_is_named(driven: Driven) -> None:
