@@ -167,7 +167,7 @@ class Limits:
         if now >= self._next:
             self._next = now + WATCH_SECONDS
             self._look(held)
-        wait = max(0.0, self._next - now)
+        wait = min(WATCH_SECONDS, max(0.0, self._next - now))  # a sum and its difference round
         return wait if self.deadline is None else min(wait, self.deadline - now)
 
     def _look(self, held: Callable[[], int]) -> None:
