@@ -20,7 +20,7 @@ MEASURES = {  # module → rounds, and rounds for a quick look
     "many_files": (4, 1),
     "entries": (7, 3),
     "verifying": (5, 2),
-    "queries": (7, 3),
+    "queries": (9, 3),
     "killing": (15, 5),
 }
 

@@ -320,6 +320,21 @@ def split_openings(data: bytes, at: int) -> tuple[list[tuple[int, int]], tuple[i
     return spans, groups, at
 
 
+def divide_openings(data: bytes, count: int) -> list[bytes]:
+    """Those of each of the first ``count`` entries, undivided. Raises as `split_openings` does."""
+    found = []
+    at, end = 0, len(data)
+    for _ in range(count):
+        start = at
+        at += 1
+        for _ in _MASKS[data[start]]:
+            at += 2 + (data[at] << 8 | data[at + 1])
+        if at > end:
+            raise ValueError
+        found.append(data[start:at])
+    return found
+
+
 def build(seq: int, shown: bytes, openings: bytes) -> bytes:
     """The entry that a record becomes as number ``seq``."""
     spans, groups, _ = split_openings(openings, 0)

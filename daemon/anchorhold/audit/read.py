@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from anchorhold.audit import journal
-from anchorhold.audit.entry import split_openings
+from anchorhold.audit.entry import divide_openings
 from anchorhold.audit.files import read_file
 from anchorhold.audit.grow import read_openings
 from anchorhold.audit.note import Checkpoint
@@ -111,12 +111,8 @@ def read_bundle(epoch: Epoch, number: int) -> Bundle:
     raw = read_openings(epoch.folder, number)
     openings = None
     if raw is not None:
-        openings = []
-        at = 0
         try:
-            for _ in range(width):
-                start, (_, _, at) = at, split_openings(raw, at)
-                openings.append(raw[start:at])
+            openings = divide_openings(raw, width)
         except (IndexError, ValueError):
             raise unreadable(first) from None
     return Bundle(epoch.number, first, entries, openings)

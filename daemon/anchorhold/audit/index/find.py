@@ -12,10 +12,10 @@ import sqlite3
 from collections import deque
 from itertools import islice
 
-from anchorhold.audit.index import build
 from anchorhold.audit.index.filters import Filter, model_of, scan
+from anchorhold.audit.index.origin import forgets
 from anchorhold.audit.index.rows import Rows
-from anchorhold.audit.index.schema import NAME, Unusable, is_damage, open_to_read, path_of
+from anchorhold.audit.index.schema import NAME, Unusable, is_damage, is_sealed, open_to_read, path_of
 from anchorhold.audit.query import entries
 from anchorhold.audit.read import Snapshot, log_folder
 from anchorhold.errors import AuditError
@@ -112,7 +112,7 @@ def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
         return None  # reading the log will say it better
     try:
         rows = _open(state_dir, snapshot)
-    except Unusable:
+    except (Unusable, OSError):
         rows = None
     except _DAMAGE as error:
         if is_damage(error):
@@ -127,7 +127,7 @@ def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
     try:
         if rows is not None:
             rows.close()
-        build.update(state_dir)
+        _update(state_dir)
         return _open(state_dir, Snapshot(log))
     except AuditError:
         return None
@@ -136,22 +136,49 @@ def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
             return None
     try:
         return _open(state_dir, snapshot)
-    except (Unusable, *_DAMAGE):
+    except (Unusable, OSError, *_DAMAGE):
         return None
 
 
+def _update(state_dir: Path) -> None:
+    from anchorhold.audit.index.build import update  # most answers need no change
+
+    update(state_dir)
+
+
 def _open(state_dir: Path, snapshot: Snapshot) -> Rows:
-    base = open_to_read(path_of(state_dir))
+    """An index that nothing else wrote to. Raises Unusable, OSError, sqlite3.Error."""
+    rows = _opened(state_dir, snapshot)
+    if rows is None:
+        from anchorhold.audit.index.build import Only
+
+        with Only(
+            os.path.abspath(state_dir)
+        ) as only:  # a change ends with the seal, and a new one is renamed
+            rows = _opened(state_dir, snapshot) if only else None
+            if rows is None:
+                raise sqlite3.DatabaseError("something wrote to it") if only else Unusable("it changes")
+    return rows
+
+
+def _opened(state_dir: Path, snapshot: Snapshot) -> Rows | None:
+    """None if it does not bear the time of its last change."""
+    path = path_of(state_dir)
+    base = open_to_read(path)
     try:
-        return Rows(base, snapshot)
+        rows = Rows(base, snapshot)
+        if is_sealed(path, rows.sealed):
+            return rows
     except BaseException:
         base.close()
         raise
+    base.close()
+    return None
 
 
 def _forgotten(snapshot: Snapshot, first: int) -> bool:
     return any(
-        build.forgets(data)
+        forgets(data)
         for bundle in snapshot.bundles(first)
         for data in bundle.entries[max(0, first - bundle.first) :]
     )

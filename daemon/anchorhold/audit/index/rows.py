@@ -11,8 +11,8 @@ import json
 import re
 from itertools import islice
 
-from anchorhold.audit.index.build import is_current
 from anchorhold.audit.index.forms import entry_of
+from anchorhold.audit.index.origin import is_current
 from anchorhold.audit.index.paths import PathReader, matching, plain_parts
 from anchorhold.audit.index.schema import BLOCK, Unusable, decoded, encoded, microseconds
 from anchorhold.audit.query import flat
@@ -59,6 +59,7 @@ class Rows:
         if not is_current(meta, snapshot):
             raise Unusable("it is of another log")
         self.size: int = meta["size"]
+        self.sealed: object = meta.get("sealed")
         self._paths = PathReader(base)
         self._sessions: dict[int, str] = {}
         self._forms: dict[int, list[Any]] = {}

@@ -2,7 +2,8 @@
 
 Constraint: no second file. SQLite's journal would hold names, and a crash would leave it behind, so the
 journal is in memory; what a crash in the middle of a change leaves is known by the mark `DIRTY` and thrown
-away.
+away. SQLite has no sums over its pages, and to add up 170 MB would take longer than an answer may, so what
+else wrote to the file is known by the file's time of change, which is *sealed*: set to what the file says.
 
 Sources: https://www.sqlite.org/fileformat.html (an integer takes 0 to 8 bytes, so small ones are cheap),
 https://www.sqlite.org/pragma.html (journal_mode, secure_delete, mmap_size).
@@ -13,13 +14,14 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import time
 from datetime import UTC, datetime, timedelta
 
 NAME = "index.sqlite"
 NEW = "index.sqlite.new"
 """A whole new one is made under this name. ``audit redact`` destroys whatever begins with `NAME`."""
 
-VERSION = 1
+VERSION = 2
 CLEAN, DIRTY = VERSION * 10, VERSION * 10 + 1
 """``PRAGMA user_version``: whole, or being changed."""
 
@@ -135,6 +137,21 @@ def _connect(path: str, mode: str) -> sqlite3.Connection:
         base.close()
         raise
     return base
+
+
+def seal_time() -> int:
+    """A time of change, in seconds, that no later write can give a file."""
+    return int(time.time()) - 2
+
+
+def seal(path: str, seconds: int) -> None:
+    """Give the file the time of change that it says it has. OSError."""
+    os.utime(path, (seconds, seconds))
+
+
+def is_sealed(path: str, seconds: object) -> bool:
+    """Whether nothing wrote to the file since `seal`. OSError."""
+    return isinstance(seconds, int) and os.stat(path).st_mtime_ns == seconds * 1_000_000_000
 
 
 def encoded(text: str) -> bytes:

@@ -38,7 +38,7 @@ def content(state: Path) -> list[tuple[object, ...]]:
             "ORDER BY seq"
         ).fetchall()
         found += base.execute("SELECT * FROM odd").fetchall()
-        found += base.execute("SELECT * FROM meta ORDER BY key").fetchall()
+        found += base.execute("SELECT * FROM meta WHERE key != 'sealed' ORDER BY key").fetchall()
         found += base.execute("SELECT * FROM blocks ORDER BY number").fetchall()
         return found
     finally:
