@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ wanted = st.one_of(
 amount = st.one_of(st.none(), st.integers(1, 5))
 
 
+def _of(session: str, entry: dict[str, Any]) -> bool:
+    return entry.get("session") == session
+
+
 def filled(
     state: Path, events: list[tuple[str, str, dict[str, Any]]], patch: pytest.MonkeyPatch | None = None
 ) -> None:
@@ -129,10 +134,10 @@ def filled(
             log.checkpoint(rotate=True)
         elif kind == "clock":
             assert patch is not None
-            patch.setattr(time, "time_ns", lambda at=fields["at"]: at)
+            patch.setattr(time, "time_ns", partial(int, fields["at"]))
         elif kind == "erase":
             log.checkpoint()
-            redact.redact(state, lambda entry, of=session: entry.get("session") == of, **fields)
+            redact.redact(state, partial(_of, session), **fields)
         else:
             log.append(kind, session, fields)
     log.checkpoint()
