@@ -103,6 +103,7 @@ def remove(state: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("action", [create, settle, rotate, forget, remove])
 def test_stopped_at_every_step(tmp_path: Path, action: Callable[[Path], None]) -> None:
     first = tmp_path / "first"
@@ -167,6 +168,7 @@ def dead_journal(state: Path, count: int) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_cut_at_every_byte_of_the_last_records(tmp_path: Path) -> None:
     path = dead_journal(tmp_path / "first", 3)
     data = path.read_bytes()
@@ -332,7 +334,14 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged(state_dir: Path, tm
             sites = [path for path in sys.path if path.endswith("site-packages")]
             environment["PYTHONPATH"] = os.pathsep.join([str(DAEMON), *sites])
             jobs.append((name, told, subprocess.Popen(command, stdout=told, env=environment)))
-        time.sleep(0.12 + random.random() * 0.25)
+        if round_ % 4:  # else they are killed wherever they are by then, some before their first word
+            at_work = time.monotonic() + 30
+            while not all((tmp_path / name).stat().st_size for name, _told, _job in jobs):
+                assert time.monotonic() < at_work
+                time.sleep(0.01)
+        else:
+            time.sleep(0.12)
+        time.sleep(random.random() * 0.25)
         random.shuffle(jobs)
         for name, told, job in jobs:
             job.send_signal(signal.SIGKILL)
