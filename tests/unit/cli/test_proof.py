@@ -54,6 +54,28 @@ def test_key(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
     good(state)
 
 
+def test_a_key_is_given_as_it_is_or_in_a_file(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """A file that is not there is a slip, not a log that was changed."""
+    keys, receipt, copy = tmp_path / "keys", tmp_path / "r.json", str(state / "log")
+    assert run("key", "--export-public", str(keys))[0] == 0
+    assert run("receipt", NAME, "-o", str(receipt))[0] == 0
+    commands = (
+        ("verify",),
+        ("verify-receipt", str(receipt)),
+        ("report", "--html", str(tmp_path / "r.html")),
+        ("cosign", copy, "--as", "a.example/b", "--memory", str(tmp_path / "witness")),
+    )
+    (tmp_path / "none").write_text("+")
+    for command in commands:
+        for key in (keys.read_text().splitlines()[0], str(keys)):
+            assert run(*command, "--key", key)[0] == 0
+        for key in ("", "vkey", str(tmp_path), str(tmp_path / "none"), "a\0", "a" * 5000):
+            code, out, err = run(*command, "--key", key)
+            assert (code, out) == (2, "") and "key" in err, (command, key)
+
+
 def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
     (tmp_path / "heads").mkdir()
     code, out, err = run("checkpoint", "--qr", "--to", f"folder:{tmp_path / 'heads'}")
