@@ -214,8 +214,9 @@ def _cosigned(witness: Cosigner, folder: str, directory: str, vkey: str) -> byte
     from anchorhold.verify.result import LogUnreadable
 
     seen = [entry for entry in os.scandir(folder) if entry.name.endswith(".seen")]
+    heads = [(_read(entry.path), entry.stat().st_mtime) for entry in seen]
     try:
-        result = check(directory, vkey=vkey, names=False, heads=[_read(entry.path) for entry in seen])
+        result = check(directory, vkey=vkey, names=False, heads=heads)
     except LogUnreadable as error:
         raise AuditError(str(error)) from None
     if not result.ok or not result.proven:

@@ -95,7 +95,8 @@ def test_a_second_person_cosigns_a_copy_without_names(
     without = shutil.ignore_patterns("journal", "key", "openings")
     shutil.copytree(state / "log", copy, ignore=without)
     anna = tmp_path / "anna"
-    assert run("cosign", str(copy), "--key", vkey, at=anna)[0] == 1  # she has no name yet
+    code, _, err = run("cosign", str(copy), "--key", vkey, at=anna)
+    assert code == 1 and "Say --as " in err  # she has no name yet
     code, out, err = run("cosign", str(copy), "--key", vkey, "--as", "witness.example/anna", at=anna)
     assert (code, err) == (0, "") and out.startswith((state / "log/1/checkpoint").read_text())
     (tmp_path / "note").write_text(out)
@@ -115,6 +116,27 @@ def test_a_second_person_cosigns_a_copy_without_names(
     code, out, err = run("cosign", str(older), "--key", vkey, at=anna)
     assert code == 5 and "nothing was signed" in err
     assert run("cosign", at=anna)[0] == 2
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_second_person_says_since_when_a_log_was_rolled_back(
+    run: Callable[..., Answer], state: Path, tmp_path: Path, rotated: bool
+) -> None:
+    """Each of the two logs verifies by itself."""
+    older, witness, vkey = tmp_path / "older", tmp_path / "anna", (state / "log/vkey").read_text()
+    shutil.copytree(state, older)
+    log = Log.open(state)
+    session(log, "cccc333300000000", 4)
+    log.checkpoint(rotate=rotated)
+    log.close()
+    chosen = ("--key", vkey, "--as", "a.example/anna", "--memory", str(witness))
+    assert run("cosign", str(state), *chosen)[0] == 0
+    for path in witness.glob("*.seen"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    good(older)
+    code, out, err = run("cosign", str(older), *chosen)
+    assert (code, out) == (5, "") and "rolled back" in err and "it was seen on 2023-11-14" in err
+    assert run("cosign", str(state), *chosen)[0] == 0
 
 
 def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
