@@ -81,7 +81,7 @@ class Snapshot:
 
 
 def log_folder(state_dir: str | os.PathLike[str]) -> str:
-    """The log's folder. AuditError where there is none."""
+    """The log's folder. AuditError where there is none, or none for this user."""
     log = os.path.join(os.path.abspath(state_dir), "log")
     try:
         os.stat(os.path.join(log, "."))
@@ -89,6 +89,8 @@ def log_folder(state_dir: str | os.PathLike[str]) -> str:
         raise AuditError(
             f"there is no audit log at {log}", hint="The first run makes it: anchorhold ask"
         ) from None
+    except OSError as error:
+        raise AuditError(f"the audit log at {log} cannot be read: {error.strerror}") from None
     return log
 
 

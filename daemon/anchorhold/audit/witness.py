@@ -187,7 +187,7 @@ class Cosigner:
         if not os.path.lexists(path):
             if not name or any(character.isspace() or character == "+" for character in name):
                 raise AuditError(
-                    "a witness needs a name without spaces and +", hint="Say --name witness.example/anna"
+                    "a witness needs a name without spaces and +", hint="Say --as witness.example/anna"
                 )
             key = Key.generate(name)
             key.save(path)

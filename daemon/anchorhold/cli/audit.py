@@ -16,7 +16,7 @@ from anchorhold.cli import terminal
 from anchorhold.cli.lazy import LazyGroup
 from anchorhold.cli.rows import Rows, said
 from anchorhold.cli.rows import shown as word
-from anchorhold.cli.selection import say
+from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
 
@@ -119,7 +119,10 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
 
 @audit.command()
 @click.option(
-    "--key", "vkey", metavar="VKEY", help="The verifier key to trust, instead of the one beside the log."
+    "--key",
+    "vkey",
+    metavar="VKEY|FILE",
+    help="The verifier key to trust, instead of the one beside the log.",
 )
 @click.option(
     "--witness",
@@ -141,7 +144,9 @@ def verify(
     from anchorhold.verify.result import LogUnreadable
 
     try:
-        result = check(str(state_dir(ctx)), vkey=vkey, witnesses=witnesses, names=not without_names)
+        result = check(
+            str(state_dir(ctx)), vkey=key_given(vkey), witnesses=witnesses, names=not without_names
+        )
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
     say(json.dumps(result.as_dict()) if as_json else result.text())

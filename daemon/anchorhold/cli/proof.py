@@ -8,7 +8,7 @@ import os
 import click
 
 from anchorhold.cli.output import Notes
-from anchorhold.cli.selection import say
+from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyError
 
@@ -122,13 +122,17 @@ def receipt(ctx: click.Context, which: str, output: str | None, hide_paths: bool
 @click.command("verify-receipt")
 @click.argument("file", metavar="FILE")
 @click.option(
-    "--key", "vkey", metavar="VKEY", required=True, help="The log's public key: anchorhold audit key"
+    "--key",
+    "vkey",
+    metavar="VKEY|FILE",
+    required=True,
+    help="The log's public key, or a file with it: anchorhold audit key",
 )
 @click.option(
     "--with", "files", multiple=True, metavar="FILE", help="A document or answer to look for in it."
 )
 @click.option("--json", "as_json", is_flag=True, help="The whole result as one JSON object.")
-def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) -> None:
+def verify_receipt(file: str, vkey: str | None, files: tuple[str, ...], as_json: bool) -> None:
     """Check a receipt with the log's public key alone. Needs no log. Exit code 5 if it does not hold.
 
     --with confirms that a document was shown to the model, or that an answer is the one the receipt is of.
@@ -137,7 +141,7 @@ def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) 
     from anchorhold.verify.receipt import verify_receipt as check
 
     try:
-        proved = check(_read(file, LIMIT + 1), vkey)
+        proved = check(_read(file, LIMIT + 1), key_given(vkey) or "")
     except ReceiptError as error:
         if as_json:
             say(json.dumps({"ok": False, "problem": str(error)}))
@@ -150,7 +154,7 @@ def verify_receipt(file: str, vkey: str, files: tuple[str, ...], as_json: bool) 
 
 @click.command()
 @click.argument("directory", metavar="LOG", required=False)
-@click.option("--key", "vkey", metavar="VKEY", help="The log's public key, as you were given it.")
+@click.option("--key", "vkey", metavar="VKEY|FILE", help="The log's public key, as you were given it.")
 @click.option(
     "--as", "name", metavar="NAME", help="Your witness's name, the first time: witness.example/anna"
 )
@@ -192,7 +196,7 @@ def cosign(
             raise UsageError(
                 "a log and its public key are needed", hint="anchorhold audit cosign LOG --key VKEY"
             )
-        note = _cosigned(witness, folder, directory, vkey)
+        note = _cosigned(witness, folder, directory, key_given(vkey) or "")
     except OSError as error:
         raise AnchorholdError(
             f"the witness's folder {ascii(folder)} cannot be used: {error.strerror}"
@@ -210,8 +214,9 @@ def _cosigned(witness: Cosigner, folder: str, directory: str, vkey: str) -> byte
     from anchorhold.verify.result import LogUnreadable
 
     seen = [entry for entry in os.scandir(folder) if entry.name.endswith(".seen")]
+    heads = [(_read(entry.path), entry.stat().st_mtime) for entry in seen]
     try:
-        result = check(directory, vkey=vkey, names=False, heads=[_read(entry.path) for entry in seen])
+        result = check(directory, vkey=vkey, names=False, heads=heads)
     except LogUnreadable as error:
         raise AuditError(str(error)) from None
     if not result.ok or not result.proven:

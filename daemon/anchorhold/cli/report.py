@@ -25,7 +25,10 @@ from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyErr
 @click.option("--until", metavar="TIME", help="Before this time; a day is included whole.")
 @click.option("--session", metavar="ID", help="Only this session; the beginning of its name will do.")
 @click.option(
-    "--key", "vkey", metavar="VKEY", help="The verifier key to trust, instead of the one beside the log."
+    "--key",
+    "vkey",
+    metavar="VKEY|FILE",
+    help="The verifier key to trust, instead of the one beside the log.",
 )
 @click.pass_context
 def report(
@@ -48,7 +51,7 @@ def report(
     from anchorhold.audit.report.gather import gather
     from anchorhold.audit.report.page import Frame, render
     from anchorhold.audit.report.source import Source, chosen
-    from anchorhold.cli.selection import moment
+    from anchorhold.cli.selection import key_given, moment
     from anchorhold.verify.check import verify
     from anchorhold.verify.result import LogUnreadable
 
@@ -56,11 +59,12 @@ def report(
     start, end = moment(since), moment(until, end=True)
     if start is not None and end is not None and start >= end:
         raise UsageError("--since is not before --until")
+    trusted = key_given(vkey)
     file = None if target == "-" else Path(target)
     if file is not None:
         _check_target(file, state)
     try:
-        result = verify(str(state), vkey=vkey)
+        result = verify(str(state), vkey=trusted)
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
     source = Source(lambda first: entries(state, first=first), result.size)

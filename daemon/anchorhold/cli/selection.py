@@ -42,6 +42,18 @@ def pattern(path: str | None) -> str | None:
     return path if path.startswith(("/", "*")) else os.path.normpath(os.path.join(os.getcwd(), path))
 
 
+def key_given(key: str | None) -> str | None:
+    """The vkey of ``--key``, which can name a file instead. A slip of the hand is no log that was changed."""
+    if key is None:
+        return None
+    from anchorhold.verify.note import NoteError, given_key
+
+    try:
+        return given_key(key)
+    except NoteError as error:
+        raise UsageError(str(error), hint="On the log's machine `anchorhold audit key` prints it.") from None
+
+
 def say(text: str) -> None:
     """A line of results, as ASCII where the terminal's encoding has no more."""
     encoding = sys.stdout.encoding or "ascii"

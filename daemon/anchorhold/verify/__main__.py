@@ -1,7 +1,7 @@
 """The verifier as a command, without anchorhold.
 
-``python -m anchorhold.verify DIR [--key VKEY] [--witness VKEY|FOLDER]… [--without-names] [--json]``
-``python -m anchorhold.verify receipt FILE --key VKEY [--with FILE]… [--json]``
+``python -m anchorhold.verify DIR [--key VKEY|FILE] [--witness VKEY|FOLDER]… [--without-names] [--json]``
+``python -m anchorhold.verify receipt FILE --key VKEY|FILE [--with FILE]… [--json]``
 
 Exit codes: 0 it verifies, 5 it does not, 1 it cannot be read, 2 wrong usage.
 """
@@ -13,6 +13,7 @@ import json
 import sys
 
 from anchorhold.verify.check import verify
+from anchorhold.verify.note import NoteError, given_key
 from anchorhold.verify.receipt import ReceiptError, report, text, verify_receipt
 from anchorhold.verify.result import LogUnreadable
 
@@ -31,12 +32,24 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+def _key(given: str) -> str:
+    try:
+        return given_key(given)
+    except NoteError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _log(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog=NAME, description="Verify an audit log.", epilog=f"A receipt: {NAME} receipt --help"
     )
     parser.add_argument("directory", help="a state directory, or a log's own folder")
-    parser.add_argument("--key", help="the verifier key (vkey) to trust; default: the one beside the log")
+    parser.add_argument(
+        "--key",
+        metavar="VKEY|FILE",
+        type=_key,
+        help="the verifier key to trust; default: the one beside the log",
+    )
     parser.add_argument(
         "--witness", action="append", default=[], metavar="VKEY|FOLDER",
         help="the vkey of a witness that must have cosigned, or a folder of checkpoints kept elsewhere",
@@ -56,7 +69,7 @@ def _log(arguments: list[str]) -> int:
 def _receipt(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"{NAME} receipt", description="Verify a receipt.")
     parser.add_argument("file", help="the receipt")
-    parser.add_argument("--key", required=True, help="the log's verifier key (vkey)")
+    parser.add_argument("--key", metavar="VKEY|FILE", type=_key, required=True, help="the log's verifier key")
     parser.add_argument(
         "--with",
         action="append",

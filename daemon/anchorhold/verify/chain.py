@@ -84,6 +84,8 @@ class Chain:
             return self._pruned(plan, key, head)
         if current:
             self._current(plan, head)
+        if not self.books.epochs:
+            self.result.before = plan.first
         epoch = Epoch(number, plan.first, plan.committed)
         self.books.epochs.append(epoch)
         check = EpochCheck(plan.folder, epoch, head, self.result, self.rules, self.books)

@@ -29,7 +29,7 @@ def verify(
     *,
     vkey: str | None = None,
     witnesses: Sequence[str] = (),
-    heads: Sequence[bytes] = (),
+    heads: Sequence[tuple[bytes, float]] = (),
     names: bool = True,
     processes: int | None = None,
 ) -> Result:
@@ -38,9 +38,9 @@ def verify(
     ``vkey`` is the key to trust: the root's, or that of a later epoch, and then what is before is not looked
     at. Without it, the one that lies beside the log, which proves that nothing changed since whoever holds
     that key signed it. ``witnesses``: vkeys of witnesses that must have cosigned, or folders of checkpoints
-    that must be of this log. ``heads``: signed heads that were seen before; those of this log must still be
-    true. ``names``: whether openings must be there; a copy without names can do without. Raises
-    LogUnreadable.
+    that must be of this log. ``heads``: signed heads that were seen before, each with the time of that; those
+    of this log must still be true. ``names``: whether openings must be there; a copy without names can do
+    without. Raises LogUnreadable.
     """
     inner = os.path.join(directory, "log")
     log = inner if os.path.isdir(inner) else directory
@@ -76,7 +76,7 @@ class _Check:
         self.result.unknown(self.disk.strange)
         self.rules = Rules()
 
-    def run(self, witnesses: Sequence[str], heads: Sequence[bytes]) -> Result:
+    def run(self, witnesses: Sequence[str], heads: Sequence[tuple[bytes, float]]) -> Result:
         result = self.result
         state = self._state()
         key, start = self._trusted_key()

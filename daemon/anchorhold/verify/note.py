@@ -9,6 +9,8 @@ import base64
 import hashlib
 import re
 
+from anchorhold.verify.files import read
+
 _CONTROL = re.compile("[\x00-\x09\x0b-\x1f]")
 MAX_SIGNATURES = 64
 MAX_BYTES = 100_000
@@ -53,6 +55,25 @@ class VerifierKey:
         except (InvalidSignature, ValueError):
             return False
         return True
+
+
+def given_key(text: str) -> str:
+    """The vkey that a person gave: as it is, or the first line of the file that has this name. Raises
+    NoteError."""
+    try:
+        return VerifierKey(text.strip()).text
+    except NoteError as error:
+        problem = str(error)
+    try:
+        data = read(text, MAX_BYTES)
+    except (OSError, ValueError):
+        data = None
+    if data is None:
+        raise NoteError(f"{ascii(text)} is neither a vkey ({problem}) nor a file that holds one")
+    try:
+        return VerifierKey(data.partition(b"\n")[0].decode("utf-8", "replace").strip()).text
+    except NoteError as error:
+        raise NoteError(f"the file {ascii(text)} does not begin with a vkey: {error}") from None
 
 
 class Head:

@@ -43,7 +43,8 @@ UNKNOWN_KEPT = 50
 class Result:
     """The verdict. ``ok`` is true if nothing is wrong with what is signed nor with what is not.
 
-    ``size`` counts all entries of the chain, pruned ones included. ``signed`` ones are covered by a
+    ``size`` counts all entries of the chain. The first ``before`` of them are pruned, or were not looked at
+    since the given key is that of a later epoch. ``signed`` ones are covered by a
     checkpoint; ``unsigned`` ones come after it (``unsettled`` of them are still in journals): they are well
     formed, but nothing proves that they were not changed. ``proven`` says that all signatures are good and
     the trees' roots are the signed ones (so that each entry which is not among the findings is what was
@@ -56,6 +57,7 @@ class Result:
         self.origin = ""
         self.root = ""
         self.size = 0
+        self.before = 0
         self.signed = 0
         self.proven = False
         self.torn_bytes = 0
@@ -145,6 +147,9 @@ class Result:
         lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {self.vkey}"]
         count = f"{self.size} in {self.sessions} sessions and {self.epochs} epochs"
         lines.append(f"entries  {count}; {self.signed} signed, {self.unsigned} not yet")
+        if self.pruned:
+            left = f"of entries before {self.before} only signed heads are left"
+            lines.append(f"pruned   {self.pruned} epochs; {left}")
         if self.redacted:
             lines.append(f"redacted {self.redacted} entries, as the log itself tells")
         lines += [f"note     {note}" for note in self.notes]
@@ -160,7 +165,8 @@ class Result:
             lines.append(f"wrong    and {more} more")
         if first.seq is not None and self.proven:
             lines.append(
-                f"sound    {first.seq} entries before the first bad one, {self.sound_after} after it"
+                f"sound    {max(0, first.seq - self.before)} entries before the first bad one, "
+                f"{self.sound_after} after it"
             )
         elif not self.proven:
             lines.append("sound    nothing is proven: the signed head does not cover these entries")

@@ -77,10 +77,11 @@ def _own(one: Seen, result: Result) -> None:
             result.add(Finding(f"{os.path.basename(one.folder)}/cosigned", problem))
 
 
-def check_heads(notes: Sequence[bytes], seen: list[Seen], start: int, result: Result) -> None:
-    """Signed heads that somebody remembers: those of this log's chain must still be true."""
+def check_heads(notes: Sequence[tuple[bytes, float]], seen: list[Seen], start: int, result: Result) -> None:
+    """Signed heads that somebody remembers: those of this log's chain must still be true. Each with the
+    time at which it was seen."""
     log = _Log(seen, start)
-    for note in notes:
+    for note, when in notes:
         try:
             head = read_head(note, None)
         except NoteError as error:
@@ -90,7 +91,7 @@ def check_heads(notes: Sequence[bytes], seen: list[Seen], start: int, result: Re
         if log.lacks(head.origin):
             problem = "the log was rolled back: that epoch is gone"
         if problem:
-            result.add(Finding("a head that was seen before", problem))
+            result.add(Finding("a head that was seen before", f"{problem}; it was seen on {_day(when)}"))
 
 
 def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:

@@ -47,6 +47,22 @@ def test_the_oldest_epochs_go_and_the_rest_verifies(state_dir: Path) -> None:
     good(state_dir)
 
 
+def test_what_was_pruned_is_said_and_not_called_sound(state_dir: Path) -> None:
+    """By the key of a later epoch too, with which nothing before it is looked at."""
+    chain(state_dir)
+    later = (state_dir / "log/3/vkey").read_text().strip()
+    prune.prune(state_dir, "2999", reason="r", by="b")
+    first = next(iter(entries(state_dir)))["seq"]
+    text = good(state_dir).text()
+    assert f"pruned   3 epochs; of entries before {first} only signed heads are left" in text
+    bundle = next((state_dir / "log/3/tile/entries/000.p").iterdir())
+    bundle.write_bytes(bundle.read_bytes().replace(b'"size":12345', b'"size":12346', 1))
+    for vkey in (None, later):
+        result = verify(str(state_dir), vkey=vkey)
+        assert result.proven and result.first_bad is not None and result.first_bad.seq is not None
+        assert f"sound    {result.first_bad.seq - first} entries before the first bad one" in result.text()
+
+
 def test_nothing_old_is_nothing_done(state_dir: Path) -> None:
     chain(state_dir)
     before = list(entries(state_dir))

@@ -154,6 +154,18 @@ def test_a_copy_that_cannot_be_written(open_tmp: Path, unprivileged: Any) -> Non
     assert not os.path.lexists(path_of(open_tmp / "state"))
 
 
+def test_a_log_that_this_user_may_not_read_is_no_defect(open_tmp: Path, unprivileged: Any) -> None:
+    two_runs(open_tmp / "state")
+    (open_tmp / "state/log").chmod(0o700)
+    for command in (["list"], ["list", "--no-index"], ["key"], ["top"], ["tail"]):
+        done = unprivileged(
+            sys.executable, "-m", "anchorhold", "--state-dir", open_tmp / "state", "audit", *command,
+            env={"PYTHONPATH": str(DAEMON)}, cwd=open_tmp,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "cannot be read: Permission denied" in done.stderr and "defect" not in done.stderr
+
+
 def test_nothing_is_imported_that_one_answer_does_not_need(state: Path, unmeasured: None) -> None:
     code = (
         "import sys; from anchorhold.cli.main import main; main(sys.argv[1:]); "

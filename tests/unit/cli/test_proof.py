@@ -54,6 +54,28 @@ def test_key(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
     good(state)
 
 
+def test_a_key_is_given_as_it_is_or_in_a_file(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """A file that is not there is a slip, not a log that was changed."""
+    keys, receipt, copy = tmp_path / "keys", tmp_path / "r.json", str(state / "log")
+    assert run("key", "--export-public", str(keys))[0] == 0
+    assert run("receipt", NAME, "-o", str(receipt))[0] == 0
+    commands = (
+        ("verify",),
+        ("verify-receipt", str(receipt)),
+        ("report", "--html", str(tmp_path / "r.html")),
+        ("cosign", copy, "--as", "a.example/b", "--memory", str(tmp_path / "witness")),
+    )
+    (tmp_path / "none").write_text("+")
+    for command in commands:
+        for key in (keys.read_text().splitlines()[0], str(keys)):
+            assert run(*command, "--key", key)[0] == 0
+        for key in ("", "vkey", str(tmp_path), str(tmp_path / "none"), "a\0", "a" * 5000):
+            code, out, err = run(*command, "--key", key)
+            assert (code, out) == (2, "") and "key" in err, (command, key)
+
+
 def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
     (tmp_path / "heads").mkdir()
     code, out, err = run("checkpoint", "--qr", "--to", f"folder:{tmp_path / 'heads'}")
@@ -73,7 +95,8 @@ def test_a_second_person_cosigns_a_copy_without_names(
     without = shutil.ignore_patterns("journal", "key", "openings")
     shutil.copytree(state / "log", copy, ignore=without)
     anna = tmp_path / "anna"
-    assert run("cosign", str(copy), "--key", vkey, at=anna)[0] == 1  # she has no name yet
+    code, _, err = run("cosign", str(copy), "--key", vkey, at=anna)
+    assert code == 1 and "Say --as " in err  # she has no name yet
     code, out, err = run("cosign", str(copy), "--key", vkey, "--as", "witness.example/anna", at=anna)
     assert (code, err) == (0, "") and out.startswith((state / "log/1/checkpoint").read_text())
     (tmp_path / "note").write_text(out)
@@ -93,6 +116,27 @@ def test_a_second_person_cosigns_a_copy_without_names(
     code, out, err = run("cosign", str(older), "--key", vkey, at=anna)
     assert code == 5 and "nothing was signed" in err
     assert run("cosign", at=anna)[0] == 2
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_second_person_says_since_when_a_log_was_rolled_back(
+    run: Callable[..., Answer], state: Path, tmp_path: Path, rotated: bool
+) -> None:
+    """Each of the two logs verifies by itself."""
+    older, witness, vkey = tmp_path / "older", tmp_path / "anna", (state / "log/vkey").read_text()
+    shutil.copytree(state, older)
+    log = Log.open(state)
+    session(log, "cccc333300000000", 4)
+    log.checkpoint(rotate=rotated)
+    log.close()
+    chosen = ("--key", vkey, "--as", "a.example/anna", "--memory", str(witness))
+    assert run("cosign", str(state), *chosen)[0] == 0
+    for path in witness.glob("*.seen"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    good(older)
+    code, out, err = run("cosign", str(older), *chosen)
+    assert (code, out) == (5, "") and "rolled back" in err and "it was seen on 2023-11-14" in err
+    assert run("cosign", str(state), *chosen)[0] == 0
 
 
 def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:

@@ -41,9 +41,11 @@ def test_exit_codes_and_text(state_dir: Path, capsys: pytest.CaptureFixture[str]
     assert "1 entries before the first bad one, 1 after it" in text
     assert main([str(state_dir), "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["first_bad"]["seq"] == 1
-    with pytest.raises(SystemExit) as stopped:
-        main([])
-    assert stopped.value.code == 2
+    assert main([str(state_dir), "--key", str(state_dir / "log/vkey")]) == 5
+    for wrong in ([], [str(state_dir), "--key", "vkey"], [str(state_dir), "--key", str(bundle)]):
+        with pytest.raises(SystemExit) as stopped:
+            main(wrong)
+        assert stopped.value.code == 2
 
 
 def test_a_copy_without_names(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -161,7 +163,7 @@ def test_the_verifier_as_one_file(state_dir: Path, tmp_path: Path) -> None:
             [TOP / "tools/verifier", name], check=True, env={**os.environ, "PYTHON": sys.executable}
         )
     assert target.read_bytes() == (tmp_path / "again.pyz").read_bytes()
-    for arguments, code in (([state_dir], 0), ([tmp_path], 1), (["receipt", target, "--key", "x"], 5)):
+    for arguments, code in (([state_dir], 0), ([tmp_path], 1), (["receipt", target, "--key", "x"], 2)):
         run = subprocess.run(
             [sys.executable, "-P", target, *arguments], env={"PATH": os.environ["PATH"]}, timeout=30,
             capture_output=True, text=True,
