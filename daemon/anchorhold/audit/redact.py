@@ -63,11 +63,13 @@ def plan(
     groups: Iterable[str],
     *,
     path: Callable[[str], bool] | None = None,
+    unsettled: bool = True,
 ) -> Plan:
     """What a redaction of the entries that match would erase. Raises AuditError.
 
     ``path``: the test that the entries' paths were chosen by. Then every other entry whose paths or free text
-    repeat such a path is chosen too: an error's words can hold a name.
+    repeat such a path is chosen too: an error's words can hold a name. ``unsettled``: those in journals too;
+    their numbers are a guess.
     """
     log = log_folder(state_dir)
     wanted = sum(1 << GROUPS.index(group) for group in groups)
@@ -75,14 +77,14 @@ def plan(
         snapshot = Snapshot(log)
         masks: dict[int, int] = {}
         names: set[str] = set()
-        for seq, entry, mask in _openings(snapshot):
+        for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
             if matches(entry):
                 if mask & wanted:
                     masks[seq] = mask & wanted
                 names.update(name for name in _paths(entry) if path is not None and path(name))
         if names and wanted & 1:
             repeats = _Repeats(names)
-            for seq, entry, mask in _openings(snapshot):
+            for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
                 if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
                     masks[seq] = mask & wanted | masks.get(seq, 0)
     except OSError as error:
@@ -90,7 +92,7 @@ def plan(
     return Plan(masks)
 
 
-def _openings(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any], int]]:
+def _openings(snapshot: Snapshot, *, unsettled: bool) -> Iterator[tuple[int, dict[str, Any], int]]:
     """Each entry that still has an opening: number, all its fields, the mask of what is there."""
     for bundle in snapshot.bundles():
         for at, openings in enumerate(bundle.openings or ()):
@@ -102,7 +104,7 @@ def _openings(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any], int]]:
                 if mask:
                     seq = bundle.first + at
                     yield seq, flat(bundle.epoch, seq, bundle.entries[at], openings), mask
-    for seq, (shown, openings) in enumerate(snapshot.unsettled, snapshot.total):
+    for seq, (shown, openings) in enumerate(snapshot.unsettled if unsettled else (), snapshot.total):
         if openings[0]:
             entry = flat(snapshot.state.epoch, seq, b'{"v":2,"seq":%d,%b}' % (seq, shown), openings)
             yield seq, entry, openings[0]
@@ -172,7 +174,8 @@ def redact(
             chain = Chain(log)
             tidy_temporary(log, chain.state.epoch)
             chain.settle()  # all that is in journals has its place then
-            todo = plan(state_dir, matches, groups, path=path)
+            # what a writer adds from here on comes after the redaction, which cannot name it
+            todo = plan(state_dir, matches, groups, path=path, unsettled=False)
             if todo:
                 torn = bool(_torn(log))
                 for mask, ranges in todo.by_mask():

@@ -175,3 +175,25 @@ def test_a_name_within_words_is_erased_however_it_is_escaped(state_dir: Path, na
     ]
     assert left == ["another"]
     good(state_dir)
+
+
+def test_what_a_writer_adds_meanwhile_comes_after_the_redaction(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is not known yet: a redaction that named it would never verify."""
+    log = Log.open(state_dir)
+    session(log, NAME, 3, end=False)
+    plan = redact.plan
+
+    def late(*arguments: Any, **options: Any) -> redact.Plan:
+        for _ in range(3):
+            log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET})
+        return plan(*arguments, **options)
+
+    log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET})
+    monkeypatch.setattr(redact, "plan", late)
+    assert redact.redact(state_dir, matcher(SECRET), ["names"], reason="r", by="b") == 1
+    log.checkpoint()
+    log.close()
+    good(state_dir)
+    assert sum(entry.get("path") == SECRET for entry in entries(state_dir)) == 3
