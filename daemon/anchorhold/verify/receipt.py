@@ -47,6 +47,12 @@ class Proved:
             one for one in self.entries if one["kind"] == "grant" and one.get("class") in ("data", "stdin")
         ]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the session's end is in it: else it shows that nothing is missing up to its last entry, and
+        not what came after that."""
+        return bool(self.entries[-1]["kind"] == "session.end")
+
     def find(self, kind: str) -> list[dict[str, Any]]:
         """The entries of a kind."""
         return [one for one in self.entries if one["kind"] == kind]
@@ -80,6 +86,7 @@ class Proved:
             "session": self.session,
             "request": self.request,
             "entries": len(self.entries),
+            "ended": self.ended,
             "withheld": self.withheld,
             "from": self.entries[0]["time"],
             "to": self.entries[-1]["time"],
@@ -188,6 +195,8 @@ class _Receipt:
             last = entry.seq
             wall = wall_seconds(entry.second) * 1_000_000 + entry.micro
             detail = entry.fields.get("request" if entry.kind.startswith("request.") else "class")
+            if detail is not None and type(detail) not in (str, int):
+                raise ReceiptError(f"entry {entry.seq}: its class or request is of the wrong type")
             segment = Segment(entry.session, entry.seq, entry.n, wall - entry.mono)
             segment.add(entry.seq, entry.n, wall - entry.mono, entry.kind, detail)
             for seq, words, _ in rules.check(segment):
@@ -316,11 +325,18 @@ def report(proved: Proved, files: Iterable[tuple[str, bytes]]) -> tuple[dict[str
 
 def text(result: dict[str, Any]) -> str:
     """For people. Names of the receipt are quoted as ASCII."""
+    if result["ended"]:
+        whole = "from the session's start to its end, none left out"
+    elif result["request"]:
+        whole = "from the session's start to the request's end, none left out"
+    else:
+        whole = "none left out before the last one; the session's END IS NOT in it, more can have come"
     lines = [
         f"session  {ascii(result['session'])[1:-1]}",
-        f"request  {ascii(result['request'])[1:-1] if result['request'] else 'all'}",
+        f"request  {ascii(result['request'])[1:-1] if result['request'] else '-'}",
         f"time     {result['from']} to {result['to']}",
-        f"entries  {result['entries']}, none left out; {result['withheld']} names or digests withheld",
+        f"entries  {result['entries']}, {whole}",
+        f"withheld {result['withheld']} names or digests",
         f"model    {ascii(json.dumps(result['model']))[1:-1]}",
         f"policy   {ascii(str(result['policy_sha256']))[1:-1]}",
         f"refused  {result['refused']}",

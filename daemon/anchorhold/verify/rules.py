@@ -216,7 +216,9 @@ class Rules:
             return self._request(session, kind, detail)
         elif kind == "grant" and not isinstance(detail, str):
             return "a grant has no class"
-        elif kind in ("grant", "list") and detail in CONTENT and not session.sealed:
+        elif (
+            kind in ("grant", "list") and isinstance(detail, str) and detail in CONTENT and not session.sealed
+        ):
             return f"a {kind} of class {detail} before session.sealed"
         return None
 
