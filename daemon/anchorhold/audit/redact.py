@@ -19,7 +19,7 @@ from anchorhold.audit.entry import GROUPS, split_openings
 from anchorhold.audit.files import TMP, audit_error, fsync_path
 from anchorhold.audit.grow import openings_path, read_openings, write_openings
 from anchorhold.audit.query import flat
-from anchorhold.audit.read import Epoch, Snapshot, log_folder
+from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
 from anchorhold.audit.settle import Chain, Locked, tidy_temporary
 from anchorhold.audit.tree import WIDTH
 from anchorhold.errors import AuditError
@@ -240,6 +240,7 @@ def _erase(state_dir: Path, chain: Chain, masks: dict[int, int]) -> None:
                     bundles.setdefault(number, {})[at] = mask
             for number, erased in bundles.items():
                 _rewrite(epoch, number, erased)
+            _cut_off(epoch)
     for name in journal.names(log):
         journal.blank(log, name, chain.state.journals.get(name, 0))
     for path in _torn(log):
@@ -253,7 +254,7 @@ def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
         raise AuditError(f"the openings of the audit log are missing: {epoch.folder}/{openings_path(number)}")
     out = []
     at = index = 0
-    while at < len(data):
+    while at < len(data) and index < epoch.size - number * WIDTH:  # what follows is not in the tree
         start = at
         spans, groups, at = split_openings(data, start)
         mask = erased.get(index, 0)
@@ -275,6 +276,21 @@ def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
         os.close(old)
 
 
+def _cut_off(epoch: Epoch) -> None:
+    """Openings behind the last entry: a crash left them, and after a power loss no journal has the same."""
+    last, count = divmod(epoch.size, WIDTH)
+    if count and len(read_openings(epoch.folder, last) or b"") > sum(
+        map(len, read_bundle(epoch, last).openings or ())
+    ):
+        _rewrite(epoch, last, {})
+    folder = os.path.join(epoch.folder, "openings")
+    for top, _, names in os.walk(folder):
+        for name in names:
+            digits = os.path.relpath(os.path.join(top, name), folder).replace("/", "").replace("x", "")
+            if digits.isdigit() and int(digits) * WIDTH >= epoch.size:
+                _shred(os.path.join(top, name))
+
+
 def _torn(log: str) -> list[str]:
     """What crashes tore: it cannot be told what is in it."""
     folder = os.path.join(log, "torn")
@@ -285,7 +301,11 @@ def _torn(log: str) -> list[str]:
 
 
 def _forget_copies(state_dir: str, *, digests: bool) -> None:
-    """The index, the cache of digests (where digests were erased), and whatever was being written."""
+    """The index, the cache of digests (where digests were erased), and whatever was being written.
+
+    The new index first: who makes it renames it, and then it is found under its name, or cannot any more.
+    """
+    _shred(os.path.join(state_dir, "index.sqlite.new"))
     for folder, _, names in os.walk(state_dir):
         for name in names:
             if name.startswith(("index.sqlite", TMP)) or (
