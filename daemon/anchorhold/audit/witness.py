@@ -242,6 +242,19 @@ class Cosigner:
         )
 
 
+def _joined(kept: bytes | None, note: bytes, head: Checkpoint) -> bytes:
+    """The note with what others cosigned of the same head. AuditError where a newer head is kept."""
+    if kept is None:
+        return note
+    if Checkpoint.parse(kept).size > head.size:
+        raise AuditError("a newer head is kept already", hint="Let the witness cosign that one.")
+    (body, _, lines), (others, _, known) = (one.rpartition(b"\n\n") for one in (note, kept))
+    if others != body:
+        return note
+    joined = dict.fromkeys([*known.splitlines(keepends=True), *lines.splitlines(keepends=True)])
+    return body + b"\n\n" + b"".join(joined)
+
+
 def keep_cosigned(state_dir: Path, note: bytes) -> None:
     """Put a cosigned head into the log, if it is a head of this log. Raises AuditError."""
     log = log_folder(state_dir)
@@ -255,7 +268,8 @@ def keep_cosigned(state_dir: Path, note: bytes) -> None:
                 root = own.root if head.size == own.size else fold(load_edge(epoch.folder, head.size))
                 if root != head.root:
                     raise AuditError("the cosigned head is of another log with this name: was it rewritten?")
-                replace(os.path.join(epoch.folder, "cosigned"), note, sync=True)
+                path = os.path.join(epoch.folder, "cosigned")
+                replace(path, _joined(read_file(path), note, head), sync=True)
                 return
     except OSError as error:
         raise AuditError(f"the cosigned head cannot be kept: {error}") from error

@@ -268,3 +268,16 @@ def test_no_other_origin_takes_a_memory_away(tmp_path: Path) -> None:
     assert (
         len(list(tmp_path.glob("*.seen"))) == 3 and (tmp_path / "anchorhold_0123456789abcdef_1.seen").exists()
     )
+
+
+def test_two_witnesses_of_one_head(state: Path, tmp_path: Path) -> None:
+    one, two = (Cosigner(str(tmp_path / name), f"w.example/{name}") for name in ("one", "two"))
+    old = Checkpoint.parse((state / "log/1/checkpoint").read_bytes())
+    for witness in (one, two, one):
+        keep_cosigned(state, witness.cosign(old))
+    assert verify(str(state), witnesses=[one.vkey(), two.vkey()]).ok
+    grow(state, "c" * 16)
+    keep_cosigned(state, one.cosign(Checkpoint.parse((state / "log/1/checkpoint").read_bytes())))
+    with pytest.raises(AuditError, match="a newer head is kept already"):
+        keep_cosigned(state, two.cosign(old))
+    assert verify(str(state), witnesses=[one.vkey()]).ok
