@@ -57,24 +57,26 @@ class Proved:
         """The entries of a kind."""
         return [one for one in self.entries if one["kind"] == kind]
 
-    def matches(self, data: bytes) -> list[str]:
+    def matches(self, data: bytes, others: Iterable[bytes] = ()) -> list[str]:
         """What these bytes are, by the digests and commitments of the receipt; empty if it says nothing of
-        them."""
+        them. ``others``: a question with instructions to the model is committed to together with these."""
         digest = hashlib.sha256(data).hexdigest()
         found = []
         for one in self.grants:
             if one.get("sha256") == digest:
                 found.append(f"shown to the model: entry {one['seq']}")
-        for kind, name, words in (
-            ("request.start", "prompt", "the question"),
-            ("request.end", "output", "the answer"),
+        mine, more = _forms(data), [b"", *(form for one in others for form in _forms(one))]
+        questions = [text + b"\0" + other for text in mine for other in more]
+        instructions = [other + b"\0" + text for text in mine if text for other in more[1:]]
+        for kind, name, words, texts in (
+            ("request.start", "prompt", "the question", questions),
+            ("request.start", "prompt", "the instructions to the model", instructions),
+            ("request.end", "output", "the answer", mine),
         ):
             for one in self.find(kind):
                 commitment = one.get(name)
-                for text in (data, data.removesuffix(b"\n")):
-                    if isinstance(commitment, dict) and _commits(commitment, text, question=name == "prompt"):
-                        found.append(f"{words}: entry {one['seq']}")
-                        break
+                if isinstance(commitment, dict) and _commits(commitment, texts):
+                    found.append(f"{words}: entry {one['seq']}")
         return list(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, object]:
@@ -106,12 +108,16 @@ class Proved:
         }
 
 
-def _commits(commitment: dict[str, Any], text: bytes, *, question: bool) -> bool:
+def _forms(data: bytes) -> list[bytes]:
+    """A text as it is, and without the newline that an editor put at its end."""
+    return list(dict.fromkeys((data, data.removesuffix(b"\n"))))
+
+
+def _commits(commitment: dict[str, Any], texts: Iterable[bytes]) -> bool:
     try:
         salt, digest = bytes.fromhex(str(commitment.get("salt"))), str(commitment.get("sha256"))
     except ValueError:
         return False
-    texts = [text + b"\0"] if question else [text]
     return any(hashlib.sha256(salt + one).hexdigest() == digest for one in texts)
 
 
@@ -317,7 +323,11 @@ def _indexes(value: object, size: int, count: int) -> list[int]:
 def report(proved: Proved, files: Iterable[tuple[str, bytes]]) -> tuple[dict[str, object], bool]:
     """The result with what is known of some files (name, content); whether each of them is known."""
     result = proved.as_dict()
-    known = [{"file": name, "is": proved.matches(data)} for name, data in files]
+    given = list(files)
+    known = [
+        {"file": name, "is": proved.matches(data, [one for other, one in given if other != name])}
+        for name, data in given
+    ]
     result["with"] = known
     result["ok"] = all(one["is"] for one in known)
     return result, bool(result["ok"])

@@ -305,3 +305,22 @@ def test_a_key_whose_name_acts_on_the_reader(name: str) -> None:
     identifier = hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\n\1" + bytes(32)).hexdigest()[:8]
     with pytest.raises(NoteError):
         VerifierKey(f"{name}/0+{identifier}+{material}")
+
+
+def test_a_question_with_instructions_to_the_model(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    system = b"Answer in one word."
+    log.append("session.start", NAME, {})
+    log.append(
+        "request.start", NAME, {"request": 1, "prompt": commitment(QUESTION.encode() + b"\0" + system)}
+    )
+    log.append("request.end", NAME, {"request": 1, "output": commitment(ANSWER.encode())})
+    log.checkpoint()
+    log.close()
+    proved = verify_receipt(make(state_dir, f"{NAME}-1"), vkey(state_dir))
+    files = [("q", QUESTION.encode() + b"\n"), ("s", system + b"\n"), ("a", ANSWER.encode())]
+    result, known = report(proved, files)
+    assert known and [one["is"] for one in result["with"]] == [  # type: ignore[attr-defined]
+        ["the question: entry 2"], ["the instructions to the model: entry 2"], ["the answer: entry 3"],
+    ]  # fmt: skip
+    assert not report(proved, files[:1])[1] and not report(proved, [files[0], ("x", b"other")])[1]
