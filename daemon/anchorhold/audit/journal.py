@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 
 from anchorhold.audit.entry import is_sound, records
 from anchorhold.audit.files import fsync_path, read_fd, remove_quietly
@@ -178,8 +179,13 @@ def read(log: str, name: str, start: int, *, limit: int = CHUNK, look: bool = Tr
 
     ``look``: whether its writer lives; a mere reader does not touch the lock.
     """
-    fd = os.open(os.path.join(log, FOLDER, name), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    path = os.path.join(log, FOLDER, name)
+    # a named pipe in its place would be waited for without end
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
         gone = look and _is_gone(fd)
         size = os.fstat(fd).st_size
         data = read_fd(fd, min(size - start, limit), start)

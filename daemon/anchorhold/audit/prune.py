@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import suppress
 
 from anchorhold.audit.files import audit_error, fsync_path, replace
 from anchorhold.audit.query import flat
@@ -79,10 +80,12 @@ def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
                 content = json.dumps({"entry": entry.decode("ascii"), "proof": proof}, separators=(",", ":"))
                 replace(os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True)
                 _remove(one.epoch)
-            if found:  # it may hold names of what is gone
-                for name in ("index.sqlite", "index.sqlite.new"):
-                    if os.path.lexists(path := os.path.join(os.path.dirname(log), name)):
-                        os.unlink(path)
+            if (
+                found
+            ):  # it may hold names of what is gone; one that is renamed meanwhile has the other name then
+                for name in ("index.sqlite.new", "index.sqlite"):
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(os.path.dirname(log), name))
             return found
     except OSError as error:
         raise audit_error(error, "be pruned", error.filename or log) from error

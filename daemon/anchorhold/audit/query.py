@@ -160,7 +160,7 @@ def flat(epoch: int, seq: int, data: bytes, openings: bytes | None) -> dict[str,
         entry = merge(shown, parts)
         if isinstance(entry.get("request"), int):  # an entry says its session once
             entry["request"] = f"{entry['session']}-{entry['request']}"
-    except (ValueError, IndexError, RecursionError):
+    except (ValueError, LookupError, RecursionError):
         raise unreadable(seq) from None
     entry["epoch"] = epoch
     return entry

@@ -134,11 +134,13 @@ def _consistent(log: str) -> tuple[State, list[tuple[bytes, bytes]]]:
         try:
             found: list[tuple[bytes, tuple[bytes, bytes]]] = []
             for name in journal.names(log):
-                one = journal.read(log, name, state.journals.get(name, 0), limit=1 << 40, look=False)
-                latest = b""
-                for record in one.found:  # those of one writer keep their order, as in `settle`
-                    latest = max(latest, record[0][8:35])
-                    found.append((latest, record))
+                at, more, latest = state.journals.get(name, 0), True, b""
+                while more:  # a piece at a time: a file can be longer than the memory, and hold nothing
+                    one = journal.read(log, name, at, look=False)
+                    at, more = one.end, one.more
+                    for record in one.found:  # those of one writer keep their order, as in `settle`
+                        latest = max(latest, record[0][8:35])
+                        found.append((latest, record))
         except FileNotFoundError:
             continue
         if read_file(os.path.join(log, FILE)) == before:

@@ -103,7 +103,7 @@ def _opened(one: Found, hide: tuple[str, ...]) -> str:
         return text
     spans, groups, _ = split_openings(one.openings, 0)
     for (start, end), group in zip(spans, groups, strict=True):
-        if start < end and GROUPS[group] not in hide:
+        if start < end and GROUPS[group] not in hide and GROUPS[group] in one.fields:
             salt = b64encode(one.openings[start : start + SALT]).decode()
             opening = f'["{salt}",{one.openings[start + SALT : end].decode("ascii")}]'
             # the commitments are the entry's last members

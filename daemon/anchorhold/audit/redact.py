@@ -19,7 +19,7 @@ from anchorhold.audit.entry import GROUPS, split_openings
 from anchorhold.audit.files import TMP, audit_error, fsync_path
 from anchorhold.audit.grow import openings_path, read_openings, write_openings
 from anchorhold.audit.query import flat
-from anchorhold.audit.read import Epoch, Snapshot, log_folder
+from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
 from anchorhold.audit.settle import Chain, Locked, tidy_temporary
 from anchorhold.audit.tree import WIDTH
 from anchorhold.errors import AuditError
@@ -63,11 +63,13 @@ def plan(
     groups: Iterable[str],
     *,
     path: Callable[[str], bool] | None = None,
+    unsettled: bool = True,
 ) -> Plan:
     """What a redaction of the entries that match would erase. Raises AuditError.
 
     ``path``: the test that the entries' paths were chosen by. Then every other entry whose paths or free text
-    repeat such a path is chosen too: an error's words can hold a name.
+    repeat such a path is chosen too: an error's words can hold a name. ``unsettled``: those in journals too;
+    their numbers are a guess.
     """
     log = log_folder(state_dir)
     wanted = sum(1 << GROUPS.index(group) for group in groups)
@@ -75,14 +77,14 @@ def plan(
         snapshot = Snapshot(log)
         masks: dict[int, int] = {}
         names: set[str] = set()
-        for seq, entry, mask in _openings(snapshot):
+        for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
             if matches(entry):
                 if mask & wanted:
                     masks[seq] = mask & wanted
                 names.update(name for name in _paths(entry) if path is not None and path(name))
         if names and wanted & 1:
             repeats = _Repeats(names)
-            for seq, entry, mask in _openings(snapshot):
+            for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
                 if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
                     masks[seq] = mask & wanted | masks.get(seq, 0)
     except OSError as error:
@@ -90,7 +92,7 @@ def plan(
     return Plan(masks)
 
 
-def _openings(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any], int]]:
+def _openings(snapshot: Snapshot, *, unsettled: bool) -> Iterator[tuple[int, dict[str, Any], int]]:
     """Each entry that still has an opening: number, all its fields, the mask of what is there."""
     for bundle in snapshot.bundles():
         for at, openings in enumerate(bundle.openings or ()):
@@ -102,7 +104,7 @@ def _openings(snapshot: Snapshot) -> Iterator[tuple[int, dict[str, Any], int]]:
                 if mask:
                     seq = bundle.first + at
                     yield seq, flat(bundle.epoch, seq, bundle.entries[at], openings), mask
-    for seq, (shown, openings) in enumerate(snapshot.unsettled, snapshot.total):
+    for seq, (shown, openings) in enumerate(snapshot.unsettled if unsettled else (), snapshot.total):
         if openings[0]:
             entry = flat(snapshot.state.epoch, seq, b'{"v":2,"seq":%d,%b}' % (seq, shown), openings)
             yield seq, entry, openings[0]
@@ -172,7 +174,8 @@ def redact(
             chain = Chain(log)
             tidy_temporary(log, chain.state.epoch)
             chain.settle()  # all that is in journals has its place then
-            todo = plan(state_dir, matches, groups, path=path)
+            # what a writer adds from here on comes after the redaction, which cannot name it
+            todo = plan(state_dir, matches, groups, path=path, unsettled=False)
             if todo:
                 torn = bool(_torn(log))
                 for mask, ranges in todo.by_mask():
@@ -237,6 +240,7 @@ def _erase(state_dir: Path, chain: Chain, masks: dict[int, int]) -> None:
                     bundles.setdefault(number, {})[at] = mask
             for number, erased in bundles.items():
                 _rewrite(epoch, number, erased)
+            _cut_off(epoch)
     for name in journal.names(log):
         journal.blank(log, name, chain.state.journals.get(name, 0))
     for path in _torn(log):
@@ -250,7 +254,7 @@ def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
         raise AuditError(f"the openings of the audit log are missing: {epoch.folder}/{openings_path(number)}")
     out = []
     at = index = 0
-    while at < len(data):
+    while at < len(data) and index < epoch.size - number * WIDTH:  # what follows is not in the tree
         start = at
         spans, groups, at = split_openings(data, start)
         mask = erased.get(index, 0)
@@ -272,6 +276,21 @@ def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
         os.close(old)
 
 
+def _cut_off(epoch: Epoch) -> None:
+    """Openings behind the last entry: a crash left them, and after a power loss no journal has the same."""
+    last, count = divmod(epoch.size, WIDTH)
+    if count and len(read_openings(epoch.folder, last) or b"") > sum(
+        map(len, read_bundle(epoch, last).openings or ())
+    ):
+        _rewrite(epoch, last, {})
+    folder = os.path.join(epoch.folder, "openings")
+    for top, _, names in os.walk(folder):
+        for name in names:
+            digits = os.path.relpath(os.path.join(top, name), folder).replace("/", "").replace("x", "")
+            if digits.isdigit() and int(digits) * WIDTH >= epoch.size:
+                _shred(os.path.join(top, name))
+
+
 def _torn(log: str) -> list[str]:
     """What crashes tore: it cannot be told what is in it."""
     folder = os.path.join(log, "torn")
@@ -282,7 +301,11 @@ def _torn(log: str) -> list[str]:
 
 
 def _forget_copies(state_dir: str, *, digests: bool) -> None:
-    """The index, the cache of digests (where digests were erased), and whatever was being written."""
+    """The index, the cache of digests (where digests were erased), and whatever was being written.
+
+    The new index first: who makes it renames it, and then it is found under its name, or cannot any more.
+    """
+    _shred(os.path.join(state_dir, "index.sqlite.new"))
     for folder, _, names in os.walk(state_dir):
         for name in names:
             if name.startswith(("index.sqlite", TMP)) or (

@@ -17,6 +17,7 @@ import os
 import shlex
 import subprocess
 import time
+from urllib.parse import quote
 
 from anchorhold.audit.files import read_file, replace
 from anchorhold.audit.keys import Key
@@ -97,11 +98,20 @@ def _deliver(target: Target, heads: list[tuple[Epoch, Checkpoint]]) -> None:
     if not os.path.isdir(target.path):
         raise AuditError("the folder is not there (a disk that is not mounted?)")
     have = _stored(target.path)
-    written = []
+    lost = ""  # the newest one that is there, if nothing is left to compare it with
     for epoch, head in heads:
-        name = _file_name(head)
         for other in have.get(head.origin, []):
-            _compare(os.path.join(target.path, other), epoch, head)
+            path = os.path.join(target.path, other)
+            lost = "" if _compare(path, epoch, head) else path
+    if lost:
+        raise AuditError(
+            f"the epoch of the newest head there, seen on {_seen(lost)}, was pruned since: whether this "
+            "log goes on from it cannot be told",
+            hint="If you know that it does, name a new folder.",
+        )
+    written = []
+    for _, head in heads:
+        name = _file_name(head)
         if name not in have.get(head.origin, []):
             replace(os.path.join(target.path, name), head.note, sync=True, mode=0o644)
             written.append(name)
@@ -137,8 +147,8 @@ def _stored(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _compare(path: str, epoch: Epoch, head: Checkpoint) -> None:
-    """A head that was given away earlier must still be true."""
+def _compare(path: str, epoch: Epoch, head: Checkpoint) -> bool:
+    """A head that was given away earlier must still be true; False where nothing is left to tell by."""
     note = read_file(path)
     old = Checkpoint.parse(note or b"")
     if old.size > head.size:
@@ -147,13 +157,14 @@ def _compare(path: str, epoch: Epoch, head: Checkpoint) -> None:
             f"and has {head.size} now"
         )
     if epoch.pruned and old.size != head.size:
-        return
+        return False
     root = head.root if old.size == head.size else fold(load_edge(epoch.folder, old.size))
     if root != old.root:
         raise AuditError(
             f"the log was rewritten: its first {old.size} entries in epoch {epoch.number} were others "
             f"on {_seen(path)}"
         )
+    return True
 
 
 def _seen(path: str) -> str:
@@ -225,7 +236,23 @@ class Cosigner:
         return f"{body}\n\n{signatures}{line}".encode()
 
     def _path(self, origin: str) -> str:
-        return os.path.join(self.folder, origin.replace("/", "_").replace("\0", "") + ".seen")
+        # another origin must not come to the same name: it would take the memory of this one away
+        return os.path.join(
+            self.folder, quote(origin, safe="/").replace("_", "%5F").replace("/", "_") + ".seen"
+        )
+
+
+def _joined(kept: bytes | None, note: bytes, head: Checkpoint) -> bytes:
+    """The note with what others cosigned of the same head. AuditError where a newer head is kept."""
+    if kept is None:
+        return note
+    if Checkpoint.parse(kept).size > head.size:
+        raise AuditError("a newer head is kept already", hint="Let the witness cosign that one.")
+    (body, _, lines), (others, _, known) = (one.rpartition(b"\n\n") for one in (note, kept))
+    if others != body:
+        return note
+    joined = dict.fromkeys([*known.splitlines(keepends=True), *lines.splitlines(keepends=True)])
+    return body + b"\n\n" + b"".join(joined)
 
 
 def keep_cosigned(state_dir: Path, note: bytes) -> None:
@@ -241,7 +268,8 @@ def keep_cosigned(state_dir: Path, note: bytes) -> None:
                 root = own.root if head.size == own.size else fold(load_edge(epoch.folder, head.size))
                 if root != head.root:
                     raise AuditError("the cosigned head is of another log with this name: was it rewritten?")
-                replace(os.path.join(epoch.folder, "cosigned"), note, sync=True)
+                path = os.path.join(epoch.folder, "cosigned")
+                replace(path, _joined(read_file(path), note, head), sync=True)
                 return
     except OSError as error:
         raise AuditError(f"the cosigned head cannot be kept: {error}") from error

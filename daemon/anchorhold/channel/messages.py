@@ -101,6 +101,9 @@ def _detail(value: Any) -> bool:
     )
 
 
+CODES = ("bad_model", "bad_request", "bad_template", "context_exceeded", "engine", "no_documents")
+"""Why a request or the loading of a model can fail."""
+
 TO_WORKER: dict[str, dict[str, Check]] = {
     "load": {"path": path, "context": count, "threads": count},
     "ask": {
@@ -142,7 +145,8 @@ FROM_WORKER: dict[str, dict[str, Check]] = {
         "output_seconds": number,
         "files": _list(path, MOST_NAMES),
     },
-    "failed": {"id": _optional(count), "code": text, "message": text, "detail": _detail},
+    # The code goes into the log in the open and for ever: it may be no text of the worker's choice.
+    "failed": {"id": _optional(count), "code": _one_of(*CODES), "message": text, "detail": _detail},
 }
 
 _ALL = {**TO_WORKER, **FROM_WORKER}

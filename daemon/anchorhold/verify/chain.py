@@ -53,13 +53,16 @@ class Chain:
         there = plans(self.disk, self.state, start, last)
         with Pool([plan.reader() for plan in there.values() if not plan.pruned], self.processes) as pool:
             following = key
-            for number in range(start, last + 1):
-                if number in there:
-                    following = self._epoch(there[number], following, pool, current=number == last)
-                else:
-                    self._wrong(str(number), "the epoch is missing")
+            wanted = start
+            for number in (*there, last + 1):  # a name can be any number: they are not counted one by one
+                if wanted < number:
+                    several = f"the epochs up to {number - 1} are missing"
+                    self._wrong(str(wanted), several if wanted + 1 < number else "the epoch is missing")
                     self.proven = False
                     following = None
+                if number in there:
+                    following = self._epoch(there[number], following, pool, current=number == last)
+                wanted = number + 1
         self._beyond(last, following)
         self.proven &= key is not None and last >= start
 

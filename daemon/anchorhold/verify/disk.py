@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from anchorhold.verify.entries import EntryError, canonical, encode
-from anchorhold.verify.files import JOURNAL, MOST, names_in, read
+from anchorhold.verify.files import JOURNAL, MOST, names_in, read, read_from
 
 LOCK_WAIT = 2.0
 """Seconds to wait for a writer to finish. A stopped writer must not stop the verifier."""
@@ -34,13 +34,15 @@ class Disk:
 
     def __init__(self, log: str) -> None:
         self.log = log
+        self.journals: dict[str, tuple[int, bytes]] = {}
+        self.unread: list[str] = []
         lock = self._take_lock()
         try:
             self.state = self.read("state")
             names = names_in(log)
             self.epochs = sorted(int(name) for name in names if _NUMBER.fullmatch(name))
             self.checkpoints = {number: self.read(f"{number}/checkpoint") for number in self.epochs}
-            self.journals = {name: self.read(f"journal/{name}") or b"" for name in self._list("journal")}
+            self._read_journals()
             self.torn = self._list("torn")
         finally:
             if lock >= 0:
@@ -53,14 +55,30 @@ class Disk:
 
     def read(self, name: str) -> bytes | None:
         """A whole file; None if there is none."""
-        return read(os.path.join(self.log, name), JOURNAL if name.startswith("journal/") else MOST)
+        return read(os.path.join(self.log, name), MOST)
+
+    def _read_journals(self) -> None:
+        """Each from where the tree has it on, and all together no more than `JOURNAL` bytes: ``journals`` has
+        size and bytes, ``unread`` those of which that is not all."""
+        try:
+            known = State(self.state or b"").journals
+        except StateError:
+            known = {}
+        left = JOURNAL
+        for name in self._list("journal"):
+            size, data = read_from(os.path.join(self.log, "journal", name), known.get(name, 0), left)
+            left -= len(data)
+            self.journals[name] = size, data
+            if known.get(name, 0) + len(data) < size:
+                self.unread.append(name)
 
     def _list(self, name: str) -> list[str]:
         return names_in(os.path.join(self.log, name))
 
     def _take_lock(self) -> int:
         try:
-            fd = os.open(os.path.join(self.log, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+            # as in `files`: a named pipe would be waited for without end
+            fd = os.open(os.path.join(self.log, "lock"), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return -1  # a copy, or not ours to lock: then it does not grow, or a half-done step may be seen
         end = time.monotonic() + LOCK_WAIT

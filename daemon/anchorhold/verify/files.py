@@ -10,7 +10,7 @@ MOST = 64 << 20
 """Bytes of a file that are read. A bundle of the longest entries has 16 MiB, its openings have 48."""
 
 JOURNAL = 1 << 30
-"""Bytes of a journal that are read."""
+"""Bytes of all journals together that are read."""
 
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -35,6 +35,30 @@ def read(path: str, limit: int = MOST) -> bytes | None:
                 break
             data += more
         return data
+    finally:
+        os.close(fd)
+
+
+def read_from(path: str, start: int, limit: int) -> tuple[int, bytes]:
+    """The size of a file, and what it holds from ``start`` on, up to ``limit`` bytes. Nothing where it is no
+    file."""
+    try:
+        fd = os.open(path, _FLAGS)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            return 0, b""
+        raise
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            return 0, b""
+        left = min(status.st_size - start, limit)
+        parts = []
+        while left > 0 and (part := os.pread(fd, min(left, MOST), start)):
+            parts.append(part)
+            start += len(part)
+            left -= len(part)
+        return status.st_size, b"".join(parts)
     finally:
         os.close(fd)
 

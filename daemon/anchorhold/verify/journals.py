@@ -15,13 +15,15 @@ from anchorhold.verify.rules import INSIDE, LOG_KINDS, LOOSE, Rules
 def journals(disk: Disk, offsets: dict[str, int], rules: Rules, result: Result) -> None:
     """All journals, from where the tree has them to their end."""
     expected: dict[str, int] = {}
-    for name, data in disk.journals.items():
-        at = offsets.get(name, 0)
+    for name, (size, data) in disk.journals.items():
+        start, at = offsets.get(name, 0), 0
         place = f"journal/{name}"
-        if at > len(data):
-            problem = f"{at} bytes of it are in the tree, but it has only {len(data)}"
+        if start > size:
+            problem = f"{start} bytes of it are in the tree, but it has only {size}"
             result.add(Finding(place, problem))
             continue
+        if name in disk.unread:
+            result.add(Finding(place, f"the journals are too long to be read: {size} bytes in this one"))
         while at + 5 <= len(data):
             middle = at + 5 + int.from_bytes(data[at : at + 2], "big")
             end = middle + int.from_bytes(data[at + 2 : at + 5], "big")
@@ -30,7 +32,7 @@ def journals(disk: Disk, offsets: dict[str, int], rules: Rules, result: Result) 
             found = record_problem(data[at + 5 : middle], data[middle:end])
             problem = found if isinstance(found, str) else _follows(*found, expected, rules)
             if problem:
-                result.add(Finding(place, f"a record at byte {at}: {problem}"))
+                result.add(Finding(place, f"a record at byte {start + at}: {problem}"))
             if isinstance(found, str):
                 at = len(data)  # where the next one begins is not known
                 break

@@ -36,8 +36,10 @@ class VerifierKey:
         decoded = decode64(material)
         if not self.name or len(decoded) != 33 or decoded[0] != kind:
             raise NoteError(f"the verifier key is no Ed25519 vkey of type {kind}")
-        if any(character.isspace() or character < " " for character in self.name):
-            raise NoteError("the verifier key's name holds white space")
+        if (
+            " " in self.name or not self.name.isprintable()
+        ):  # what turns text round or acts on a terminal, too
+            raise NoteError("the verifier key's name holds white space or unprintable characters")
         self.public = decoded[1:]
         self.kind = kind
         self.identifier = hashlib.sha256(self.name.encode() + b"\n" + decoded).digest()[:4]

@@ -37,10 +37,13 @@ def plans(disk: Disk, state: State | None, start: int, last: int) -> dict[int, P
     """The epochs that are there, from ``start`` to the current one, ``last``."""
     found: dict[int, Plan] = {}
     first: int | None = 0 if start == 0 else None
-    for number in range(start, last + 1):
-        if number not in disk.checkpoints:
-            first = None
+    before = start - 1
+    for number in disk.epochs:
+        if not start <= number <= last:
             continue
+        if number != before + 1:
+            first = None
+        before = number
         plan = found[number] = Plan(number, os.path.join(disk.log, str(number)))
         head = _head(disk.checkpoints[number])
         signed = head.size if head is not None else 0

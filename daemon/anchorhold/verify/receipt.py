@@ -47,28 +47,36 @@ class Proved:
             one for one in self.entries if one["kind"] == "grant" and one.get("class") in ("data", "stdin")
         ]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the session's end is in it: else it shows that nothing is missing up to its last entry, and
+        not what came after that."""
+        return bool(self.entries[-1]["kind"] == "session.end")
+
     def find(self, kind: str) -> list[dict[str, Any]]:
         """The entries of a kind."""
         return [one for one in self.entries if one["kind"] == kind]
 
-    def matches(self, data: bytes) -> list[str]:
+    def matches(self, data: bytes, others: Iterable[bytes] = ()) -> list[str]:
         """What these bytes are, by the digests and commitments of the receipt; empty if it says nothing of
-        them."""
+        them. ``others``: a question with instructions to the model is committed to together with these."""
         digest = hashlib.sha256(data).hexdigest()
         found = []
         for one in self.grants:
             if one.get("sha256") == digest:
                 found.append(f"shown to the model: entry {one['seq']}")
-        for kind, name, words in (
-            ("request.start", "prompt", "the question"),
-            ("request.end", "output", "the answer"),
+        mine, more = _forms(data), [b"", *(form for one in others for form in _forms(one))]
+        questions = [text + b"\0" + other for text in mine for other in more]
+        instructions = [other + b"\0" + text for text in mine if text for other in more[1:]]
+        for kind, name, words, texts in (
+            ("request.start", "prompt", "the question", questions),
+            ("request.start", "prompt", "the instructions to the model", instructions),
+            ("request.end", "output", "the answer", mine),
         ):
             for one in self.find(kind):
                 commitment = one.get(name)
-                for text in (data, data.removesuffix(b"\n")):
-                    if isinstance(commitment, dict) and _commits(commitment, text, question=name == "prompt"):
-                        found.append(f"{words}: entry {one['seq']}")
-                        break
+                if isinstance(commitment, dict) and _commits(commitment, texts):
+                    found.append(f"{words}: entry {one['seq']}")
         return list(dict.fromkeys(found))
 
     def as_dict(self) -> dict[str, object]:
@@ -80,6 +88,7 @@ class Proved:
             "session": self.session,
             "request": self.request,
             "entries": len(self.entries),
+            "ended": self.ended,
             "withheld": self.withheld,
             "from": self.entries[0]["time"],
             "to": self.entries[-1]["time"],
@@ -99,12 +108,16 @@ class Proved:
         }
 
 
-def _commits(commitment: dict[str, Any], text: bytes, *, question: bool) -> bool:
+def _forms(data: bytes) -> list[bytes]:
+    """A text as it is, and without the newline that an editor put at its end."""
+    return list(dict.fromkeys((data, data.removesuffix(b"\n"))))
+
+
+def _commits(commitment: dict[str, Any], texts: Iterable[bytes]) -> bool:
     try:
         salt, digest = bytes.fromhex(str(commitment.get("salt"))), str(commitment.get("sha256"))
     except ValueError:
         return False
-    texts = [text + b"\0"] if question else [text]
     return any(hashlib.sha256(salt + one).hexdigest() == digest for one in texts)
 
 
@@ -188,6 +201,8 @@ class _Receipt:
             last = entry.seq
             wall = wall_seconds(entry.second) * 1_000_000 + entry.micro
             detail = entry.fields.get("request" if entry.kind.startswith("request.") else "class")
+            if detail is not None and type(detail) not in (str, int):
+                raise ReceiptError(f"entry {entry.seq}: its class or request is of the wrong type")
             segment = Segment(entry.session, entry.seq, entry.n, wall - entry.mono)
             segment.add(entry.seq, entry.n, wall - entry.mono, entry.kind, detail)
             for seq, words, _ in rules.check(segment):
@@ -308,7 +323,11 @@ def _indexes(value: object, size: int, count: int) -> list[int]:
 def report(proved: Proved, files: Iterable[tuple[str, bytes]]) -> tuple[dict[str, object], bool]:
     """The result with what is known of some files (name, content); whether each of them is known."""
     result = proved.as_dict()
-    known = [{"file": name, "is": proved.matches(data)} for name, data in files]
+    given = list(files)
+    known = [
+        {"file": name, "is": proved.matches(data, [one for other, one in given if other != name])}
+        for name, data in given
+    ]
     result["with"] = known
     result["ok"] = all(one["is"] for one in known)
     return result, bool(result["ok"])
@@ -316,11 +335,18 @@ def report(proved: Proved, files: Iterable[tuple[str, bytes]]) -> tuple[dict[str
 
 def text(result: dict[str, Any]) -> str:
     """For people. Names of the receipt are quoted as ASCII."""
+    if result["ended"]:
+        whole = "from the session's start to its end, none left out"
+    elif result["request"]:
+        whole = "from the session's start to the request's end, none left out"
+    else:
+        whole = "none left out before the last one; the session's END IS NOT in it, more can have come"
     lines = [
         f"session  {ascii(result['session'])[1:-1]}",
-        f"request  {ascii(result['request'])[1:-1] if result['request'] else 'all'}",
+        f"request  {ascii(result['request'])[1:-1] if result['request'] else '-'}",
         f"time     {result['from']} to {result['to']}",
-        f"entries  {result['entries']}, none left out; {result['withheld']} names or digests withheld",
+        f"entries  {result['entries']}, {whole}",
+        f"withheld {result['withheld']} names or digests",
         f"model    {ascii(json.dumps(result['model']))[1:-1]}",
         f"policy   {ascii(str(result['policy_sha256']))[1:-1]}",
         f"refused  {result['refused']}",

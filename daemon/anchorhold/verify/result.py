@@ -144,7 +144,7 @@ class Result:
 
     def text(self) -> str:
         """For people. Holds nothing of the log's content but numbers and ASCII."""
-        lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {self.vkey}"]
+        lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {ascii(self.vkey)[1:-1]}"]
         count = f"{self.size} in {self.sessions} sessions and {self.epochs} epochs"
         lines.append(f"entries  {count}; {self.signed} signed, {self.unsigned} not yet")
         if self.pruned:

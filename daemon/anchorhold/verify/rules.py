@@ -144,6 +144,7 @@ class Rules:
         self.unreadable = (
             0  # entries that could not be read, and were not found to be missing in a session yet
         )
+        self._offset: int | None = None  # of the last entry that was looked at, of whichever session
         self._open: dict[str, _Session] = {}
         self._ended: set[bytes] = set()
 
@@ -175,6 +176,9 @@ class Rules:
                 session.excuse()
             elif segment.first_n and bytes.fromhex(name) not in self._ended:
                 gaps.insert(0, (segment.first, segment.first_n, 0))
+            # Forward it goes with each restart of the machine; back only if the clock was set.
+            if self._offset is not None and (moved := segment.first_offset - self._offset) < -STEP:
+                self.steps.append((segment.first, moved))
         else:
             if segment.first_n != session.next:
                 gaps.insert(0, (segment.first, segment.first_n, session.next))
@@ -194,6 +198,7 @@ class Rules:
             if words:
                 found.append((seq, words, times))
         session.next, session.offset = segment.last_n + 1, segment.last_offset
+        self._offset = segment.last_offset
         return found
 
     def _event(self, name: str, session: _Session, kind: str, detail: object) -> str | None:
@@ -216,7 +221,9 @@ class Rules:
             return self._request(session, kind, detail)
         elif kind == "grant" and not isinstance(detail, str):
             return "a grant has no class"
-        elif kind in ("grant", "list") and detail in CONTENT and not session.sealed:
+        elif (
+            kind in ("grant", "list") and isinstance(detail, str) and detail in CONTENT and not session.sealed
+        ):
             return f"a {kind} of class {detail} before session.sealed"
         return None
 

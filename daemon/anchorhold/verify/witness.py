@@ -2,6 +2,10 @@
 
 A log that was rolled back, or of which there are two, agrees with itself; it does not agree with what
 somebody saw before. Source: https://c2sp.org/tlog-cosignature.
+
+Of a pruned epoch only the final head is left, and an earlier one cannot be compared with it. It is vouched
+for by a newer one that agrees, since each epoch names the final head of the one before; where there is none,
+that is a finding: pruning must not hide that an epoch was written anew.
 """
 
 from __future__ import annotations
@@ -81,6 +85,7 @@ def check_heads(notes: Sequence[tuple[bytes, float]], seen: list[Seen], start: i
     """Signed heads that somebody remembers: those of this log's chain must still be true. Each with the
     time at which it was seen."""
     log = _Log(seen, start)
+    newest = lost = -1  # entries of the newest head that agrees, and of the newest that cannot be compared
     for note, when in notes:
         try:
             head = read_head(note, None)
@@ -92,6 +97,12 @@ def check_heads(notes: Sequence[tuple[bytes, float]], seen: list[Seen], start: i
             problem = "the log was rolled back: that epoch is gone"
         if problem:
             result.add(Finding("a head that was seen before", f"{problem}; it was seen on {_day(when)}"))
+        elif one is not None and _comparable(head, one):
+            newest = max(newest, one.first + head.size)
+        elif one is not None:
+            lost = max(lost, one.first + head.size)
+    if lost > newest:
+        result.add(Finding("a head that was seen before", _LOST))
 
 
 def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
@@ -116,7 +127,7 @@ def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
                 result.add(
                     Finding(place, f"{ascii(key.name)[1:-1]} saw another log on {_day(when)}: {problem}")
                 )
-            elif newest is None or when >= newest[0]:
+            elif _comparable(head, one) and (newest is None or when >= newest[0]):
                 newest = (when, one, head)
     if newest is None:
         stored = [one.folder for one in seen if os.path.isfile(os.path.join(one.folder, "cosigned"))]
@@ -130,6 +141,7 @@ def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
 def _folder(folder: str, log: _Log, result: Result) -> None:
     """Checkpoints that were kept elsewhere: each one of this log must still be true."""
     latest: tuple[int, float] | None = None
+    lost: tuple[int, str, str] | None = None  # the newest one that cannot be compared
     for name in sorted(os.listdir(folder))[:MOST]:
         path = os.path.join(folder, name)
         if name.startswith(".") or not os.path.isfile(path):
@@ -151,11 +163,17 @@ def _folder(folder: str, log: _Log, result: Result) -> None:
         problem = _signed(note, one)
         if problem:
             result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
+        elif not _comparable(head, one):
+            lost = max(
+                lost or (0, "", ""), (one.first + head.size, place, f"{_LOST}; it was seen on {_day(since)}")
+            )
         elif latest is None or one.first + head.size >= latest[0]:
             latest = (one.first + head.size, since)
-    if latest is None:
+    if lost is not None and lost[0] > (latest[0] if latest else -1):
+        result.add(Finding(*lost[1:]))
+    elif latest is None:
         result.add(Finding(ascii(folder)[1:-1], "the folder holds no checkpoint that this log agrees with"))
-    else:
+    if latest is not None:
         _tell(result, folder, *latest)
 
 
@@ -168,6 +186,16 @@ def _signed(note: bytes, one: Seen) -> str:
         return str(error)
 
 
+_LOST = (
+    "its epoch was pruned since, and nothing newer was seen: whether the log goes on from it cannot be told"
+)
+
+
+def _comparable(head: Head, one: Seen) -> bool:
+    """Whether anything is left to compare with: of a pruned epoch only its final head."""
+    return not one.pruned or head.size == one.head.size
+
+
 def _agrees(head: Head, one: Seen) -> str:
     """What is wrong between a checkpoint of an epoch and the epoch as it is now, or nothing."""
     if head.origin != one.head.origin:
@@ -176,8 +204,8 @@ def _agrees(head: Head, one: Seen) -> str:
         return f"the log was rolled back: it had {head.size} entries in this epoch, and has {one.size}"
     if head.size == one.head.size:
         root: bytes | None = one.head.root
-    elif one.pruned:
-        return ""  # only its final head can be compared
+    elif not _comparable(head, one):
+        return ""
     else:
         root = root_at(one.folder, head.size)
         if root is None:

@@ -283,3 +283,8 @@ def test_what_no_writer_makes_in_the_place_of_a_file_holds_nobody_up(
     code = f"from anchorhold.audit.query import entries; list(entries({str(two_sessions)!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=10)
     assert "AuditError" in done.stderr
+
+
+def test_an_entry_without_a_session_that_names_a_request() -> None:
+    with pytest.raises(AuditError, match="entry 7 of the audit log cannot be read"):
+        query.flat(0, 7, b'{"request":1}', None)

@@ -13,6 +13,7 @@ import pytest
 from anchorhold.audit import redact
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries, path_pattern
+from anchorhold.audit.state import State
 from anchorhold.errors import AuditError
 from anchorhold.verify.check import verify
 from tests.unit.audit.logs import GRANT, all_bytes, good, session
@@ -175,3 +176,73 @@ def test_a_name_within_words_is_erased_however_it_is_escaped(state_dir: Path, na
     ]
     assert left == ["another"]
     good(state_dir)
+
+
+def test_what_a_writer_adds_meanwhile_comes_after_the_redaction(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its number is not known yet: a redaction that named it would never verify."""
+    log = Log.open(state_dir)
+    session(log, NAME, 3, end=False)
+    plan = redact.plan
+
+    def late(*arguments: Any, **options: Any) -> redact.Plan:
+        for _ in range(3):
+            log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET})
+        return plan(*arguments, **options)
+
+    log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET})
+    monkeypatch.setattr(redact, "plan", late)
+    assert redact.redact(state_dir, matcher(SECRET), ["names"], reason="r", by="b") == 1
+    log.checkpoint()
+    log.close()
+    good(state_dir)
+    assert sum(entry.get("path") == SECRET for entry in entries(state_dir)) == 3
+
+
+def test_what_a_power_loss_left_behind_the_last_entry(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Openings are fsynced before the tree has them; a journal that was not is lost then."""
+    log = Log.open(state_dir)
+    session(log, NAME, 3, end=False)
+    log.checkpoint()
+    for _ in range(600):
+        log.append("grant", NAME, {**GRANT, "path": SECRET, "resolved": SECRET})
+
+    def power_loss(*_: object, **__: object) -> None:
+        raise OSError(5, "power loss")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "save", power_loss)
+        with pytest.raises(AuditError):
+            log.checkpoint()
+    log.close()
+    (path,) = (state_dir / "log/journal").iterdir()
+    os.truncate(path, 0)
+    assert SECRET.encode() in all_bytes(state_dir)
+    redact.redact(state_dir, matcher("/home/a/**"), ["names"], reason="r", by="b")
+    assert SECRET.encode() not in all_bytes(state_dir)
+    good(state_dir)
+    log = Log.open(state_dir)
+    session(log, OTHER, 600)
+    log.checkpoint()
+    log.close()
+    good(state_dir)
+
+
+def test_an_index_that_is_renamed_just_then(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who makes the index anew read the log before the redaction, and has it whole while that goes on."""
+    new = state / "index.sqlite.new"
+    (state / "index.sqlite").unlink()
+    new.write_text(SECRET)
+    shred = redact._shred
+
+    def slow(path: str) -> None:
+        if new.exists():
+            new.rename(state / "index.sqlite")
+        shred(path)
+
+    monkeypatch.setattr(redact, "_shred", slow)
+    redact.redact(state, matcher(SECRET), ["names"], reason="r", by="b")
+    assert not list(state.glob("index.sqlite*"))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from anchorhold.audit import prune
 from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.witness import Cosigner, deliver, keep_cosigned, parse
@@ -216,3 +217,67 @@ def test_a_witness_needs_a_name(tmp_path: Path) -> None:
     for name in (None, "", "a b", "a+b"):
         with pytest.raises(AuditError, match="needs a name"):
             Cosigner(str(tmp_path / "anna"), name)
+
+
+def test_pruning_does_not_hide_a_fork(state: Path, tmp_path: Path) -> None:
+    """Of a pruned epoch nothing is left that an earlier head of it could be compared with."""
+    folder, other, memory = tmp_path / "disk", tmp_path / "other", str(tmp_path / "memory")
+    folder.mkdir()
+    shutil.copytree(state, other)
+    grow(state, "c" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    last = Checkpoint.parse((state / "log/1/checkpoint").read_bytes())
+    Cosigner(memory, "w.example/a").cosign(last)
+    grow(other, "d" * 16)
+    grow(other, "e" * 16, rotate=True)
+    prune.prune(other, "2999", reason="r", by="b")
+    good(other)
+    (problem,) = deliver(other, (f"folder:{folder}",))
+    assert "cannot be told" in problem
+    result = verify(str(other), witnesses=[str(folder)])
+    assert not result.ok and "cannot be told" in str(result.first_bad)
+    assert [one["entries"] for one in result.witnessed] == [13]  # the head of epoch 0, which is the same
+    assert not verify(str(other), heads=[(last.note, 0.0)]).ok
+
+
+def test_a_newer_head_vouches_for_a_pruned_epoch(state: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    grow(state, "c" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    old = (state / "log/1/checkpoint").read_bytes()
+    grow(state, "d" * 16, rotate=True)
+    grow(state, "e" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    new = (state / "log/2/checkpoint").read_bytes()
+    prune.prune(state, "2999", reason="r", by="b")
+    assert deliver(state, (f"folder:{folder}",)) == []
+    result = verify(str(state), witnesses=[str(folder)], heads=[(new, 1.0), (old, 0.0)])
+    assert result.ok and len(result.witnessed) == 1
+
+
+def test_no_other_origin_takes_a_memory_away(tmp_path: Path) -> None:
+    witness = Cosigner(str(tmp_path), "w.example/a")
+    origins = (
+        "anchorhold/0123456789abcdef/1",
+        "anchorhold_0123456789abcdef/1",
+        "anchorhold%5F0123456789abcdef/1",
+    )
+    for size, origin in enumerate(origins, 1):
+        witness.cosign(Checkpoint(origin, size, bytes(32), f"{origin}\n{size}\nA\n\n\u2014 a b\n".encode()))
+    assert (
+        len(list(tmp_path.glob("*.seen"))) == 3 and (tmp_path / "anchorhold_0123456789abcdef_1.seen").exists()
+    )
+
+
+def test_two_witnesses_of_one_head(state: Path, tmp_path: Path) -> None:
+    one, two = (Cosigner(str(tmp_path / name), f"w.example/{name}") for name in ("one", "two"))
+    old = Checkpoint.parse((state / "log/1/checkpoint").read_bytes())
+    for witness in (one, two, one):
+        keep_cosigned(state, witness.cosign(old))
+    assert verify(str(state), witnesses=[one.vkey(), two.vkey()]).ok
+    grow(state, "c" * 16)
+    keep_cosigned(state, one.cosign(Checkpoint.parse((state / "log/1/checkpoint").read_bytes())))
+    with pytest.raises(AuditError, match="a newer head is kept already"):
+        keep_cosigned(state, two.cosign(old))
+    assert verify(str(state), witnesses=[one.vkey()]).ok

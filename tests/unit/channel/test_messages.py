@@ -204,3 +204,10 @@ def test_a_token_costs_little() -> None:
             messages.decode_from_worker(messages.encode(message))
         best = min(best, time.perf_counter() - start)
     assert best < 1000 * 100e-6
+
+
+def test_a_reason_to_fail_is_none_of_the_workers_own_words() -> None:
+    """It stands in the log in the open, where no redaction reaches it."""
+    message = {"type": "failed", "id": 1, "code": "/home/a/divorce.txt", "message": "no", "detail": {}}
+    with pytest.raises(ProtocolError):
+        messages.decode_from_worker(messages.encode(message))

@@ -173,3 +173,19 @@ def test_a_flood_of_findings_is_bounded(state_dir: Path) -> None:
     result = verify(str(state_dir))
     assert (len(result.findings), result.bad_entries) == (1000, 3000) and result.proven
     assert result.findings_left_out == 2000 and len(result.notes) < 60
+
+
+def test_a_clock_set_back_between_two_sessions_is_told(state_dir: Path) -> None:
+    """Forward it is not told from a restart, after which the time since boot is less."""
+
+    def make(forge: Forge) -> None:
+        for session, moved in ((A, -3_600_000_000), ("b" * 16, 7_200_000_000), ("c" * 16, 0)):
+            forge.event("session.start", session)
+            forge.event("session.end", session)
+            forge.clock += moved
+
+    result = judged(state_dir, make)
+    assert result.ok
+    assert [note for note in result.notes if "clock" in note] == [
+        "the clock was set back by 3600.0 s before entry 3"
+    ]

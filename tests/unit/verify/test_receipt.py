@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.audit.receipt import make
 from anchorhold.errors import AuditError, UsageError
+from anchorhold.verify.note import NoteError, VerifierKey
 from anchorhold.verify.receipt import ReceiptError, report, text, verify_receipt
 from tests.support import TOP
 from tests.unit.audit.logs import GRANT, session
@@ -273,3 +275,52 @@ for _ in range(5):
     verified.append(time.perf_counter() - began)
 print(min(made), min(verified))
 """
+
+
+def test_a_receipt_that_was_cut_says_that_the_end_is_missing(state: Path) -> None:
+    """Whoever has a receipt of a session can make a shorter one: it must not pass for the whole session."""
+    whole, _ = report(verify_receipt(make(state, NAME), vkey(state)), [])
+    assert whole["ended"] is True and "to its end, none left out" in text(whole)
+    cut = parsed(state)
+    cut["request"] = None
+    result, _ = report(verify_receipt(json.dumps(cut).encode(), vkey(state)), [])
+    assert result["ended"] is False and "END IS NOT in it" in text(result)
+    request, _ = report(verify_receipt(make(state, f"{NAME}-1"), vkey(state)), [])
+    assert request["ended"] is False and "to the request's end, none left out" in text(request)
+
+
+@pytest.mark.parametrize("value", [{}, [], {"a": []}])
+@pytest.mark.parametrize("kind", ["grant", "list", "request.start", "request.end", "denial"])
+def test_a_class_that_is_no_text(state: Path, kind: str, value: object) -> None:
+    """The rules are looked at before the proof is."""
+    receipt = parsed(state)
+    receipt["parts"][0]["entries"][9].update({"kind": kind, "class": value, "request": value})
+    with pytest.raises(ReceiptError):
+        verify_receipt(json.dumps(receipt).encode(), vkey(state))
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "a\u202e", "a\x9b2J", "a\x7f", "a\u2028", "a b", "a\n"])
+def test_a_key_whose_name_acts_on_the_reader(name: str) -> None:
+    material = base64.b64encode(b"\1" + bytes(32)).decode()
+    identifier = hashlib.sha256(name.encode("utf-8", "surrogatepass") + b"\n\1" + bytes(32)).hexdigest()[:8]
+    with pytest.raises(NoteError):
+        VerifierKey(f"{name}/0+{identifier}+{material}")
+
+
+def test_a_question_with_instructions_to_the_model(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    system = b"Answer in one word."
+    log.append("session.start", NAME, {})
+    log.append(
+        "request.start", NAME, {"request": 1, "prompt": commitment(QUESTION.encode() + b"\0" + system)}
+    )
+    log.append("request.end", NAME, {"request": 1, "output": commitment(ANSWER.encode())})
+    log.checkpoint()
+    log.close()
+    proved = verify_receipt(make(state_dir, f"{NAME}-1"), vkey(state_dir))
+    files = [("q", QUESTION.encode() + b"\n"), ("s", system + b"\n"), ("a", ANSWER.encode())]
+    result, known = report(proved, files)
+    assert known and [one["is"] for one in result["with"]] == [  # type: ignore[attr-defined]
+        ["the question: entry 2"], ["the instructions to the model: entry 2"], ["the answer: entry 3"],
+    ]  # fmt: skip
+    assert not report(proved, files[:1])[1] and not report(proved, [files[0], ("x", b"other")])[1]

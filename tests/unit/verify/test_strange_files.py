@@ -1,0 +1,69 @@
+"""Files that are none, or far too long: whoever reads a log of somebody else neither waits nor runs out."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from anchorhold.audit.query import entries
+from anchorhold.errors import AuditError
+from anchorhold.verify import disk
+from anchorhold.verify.check import verify
+from tests.unit.audit.logs import filled
+
+JOURNAL = "00000000000000aa"
+
+
+@pytest.fixture
+def state(state_dir: Path) -> Iterator[Path]:
+    log = filled(state_dir, 300)
+    log.close()
+    (state_dir / "log/journal").mkdir(exist_ok=True)
+    signal.alarm(20)  # a wait without end ends the test
+    yield state_dir
+    signal.alarm(0)
+
+
+def test_a_pipe_in_the_place_of_the_lock(state: Path) -> None:
+    (state / "log/lock").unlink()
+    os.mkfifo(state / "log/lock")
+    assert verify(str(state)).ok
+
+
+def test_a_pipe_in_the_place_of_a_journal(state: Path) -> None:
+    os.mkfifo(state / "log/journal" / JOURNAL)
+    verify(str(state))
+    with pytest.raises(AuditError, match="not a regular file"):
+        list(entries(state))
+
+
+def test_a_journal_longer_than_the_memory(state: Path) -> None:
+    with open(state / "log/journal" / JOURNAL, "wb") as file:
+        file.truncate(1 << 42)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(list(entries(state))) == 300
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_many_long_journals(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they may hold together is bounded, and what is not read is a finding."""
+    monkeypatch.setattr(disk, "JOURNAL", 1 << 20)
+    for number in range(20):
+        with open(state / f"log/journal/{number:016x}", "wb") as file:
+            file.truncate(1 << 30)
+    found = disk.Disk(str(state / "log"))
+    assert sum(len(data) for _, data in found.journals.values()) == 1 << 20
+    result = verify(str(state))
+    assert not result.ok and "too long to be read" in str(result.first_bad)
+
+
+def test_an_epoch_of_a_number_that_cannot_be_counted_to(state: Path) -> None:
+    (state / "log/999999999").mkdir()
+    (state / "log/state").unlink()
+    result = verify(str(state))
+    assert any(str(one) == "1: the epochs up to 999999998 are missing" for one in result.findings)
