@@ -25,6 +25,7 @@ from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anchorhold.audit.note import Checkpoint
@@ -48,6 +49,8 @@ class Log:
         self._looked = 0  # when the journal was last seen to be in its place
         self._settled = 0  # bytes of the journal that are known to be in the tree
         self._closed = False
+        self.signed: Callable[[], object] | None = None
+        """Called after each head that is signed here. It must not wait, nor raise."""
 
     @classmethod
     def open(cls, state_dir: Path, *, durability: str = "write") -> Log:
@@ -151,9 +154,12 @@ class Log:
                         chain.forget_journals()
                 if rotate or chain.is_due():
                     chain.rotate()
-                return chain.sign()
+                head = chain.sign()
         except OSError as error:
             raise audit_error(error, "be signed", error.filename or self._path) from error
+        if self.signed is not None:
+            self.signed()
+        return head
 
     def close(self) -> None:
         """Let go of the files; settles and signs nothing. May be called twice."""

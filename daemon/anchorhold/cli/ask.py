@@ -108,8 +108,13 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
                     notes.mark(line)
                 if cell.started:
                     notes.mark(seen_line(cell.summary, cell.result.documents))
+                if not as_object or outcome != "done":
+                    cell.tell_witnesses()
     if as_object:
-        print_object(cell, result)
+        try:
+            print_object(cell, result)
+        finally:
+            cell.tell_witnesses()
     return f"{cell.summary.session}-1"
 
 

@@ -10,11 +10,14 @@ import click
 from anchorhold.cli.output import Notes
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
+from anchorhold.cli.terminal import count
 from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from anchorhold.audit.witness import Cosigner
+    from pathlib import Path
+
+    from anchorhold.audit.cosign import Cosigner
 
 
 @click.command()
@@ -64,9 +67,13 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     metavar="WITNESS",
     help="Give it to folder:DIR, git:DIR or command:PROGRAM too.",
 )
+@click.option("--policy", metavar="FILE", help="Give it to the witnesses of this policy too.")
 @click.pass_context
-def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
+def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...], policy: str | None) -> None:
     """Sign what is in the log, and print the signed head.
+
+    Runs give their heads to the witnesses that their policy names. Commands without a policy (key --rotate,
+    redact, prune) give it to nobody: the next run does, or this command with --policy.
 
     Kept elsewhere (on paper, in a mail, as a photo of the QR code) it shows later whether the log was rolled
     back or rewritten: anchorhold audit verify --witness FOLDER
@@ -75,6 +82,8 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
     from anchorhold.audit.read import log_folder
 
     log_folder(state_dir(ctx))  # a log is not made here
+    if policy is not None:
+        targets += _witnesses_of(policy, state_dir(ctx))
     log = Log.open(state_dir(ctx))
     try:
         note = log.checkpoint().note.decode()
@@ -91,11 +100,29 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
     if targets:
         from anchorhold.audit.witness import deliver
 
-        problems = deliver(state_dir(ctx), targets)
+        problems = deliver(state_dir(ctx), dict.fromkeys(targets))
         for problem in problems:
-            Notes().line(problem)
+            Notes().line(str(problem))
+        told = [problem for problem in problems if problem.contradicts]
+        if told:
+            raise VerifyError(f"the log is not what {count(len(told), 'witness', 'witnesses')} saw of it")
         if problems:
-            raise VerifyError(f"{len(problems)} of {len(targets)} witnesses did not take the head")
+            raise AuditError(
+                f"{len(problems)} of {count(len(targets), 'witness', 'witnesses')} did not take the head",
+                hint="The log itself is in order, and the head is signed.",
+            )
+
+
+def _witnesses_of(policy: str, state: Path) -> tuple[str, ...]:
+    """Those that a policy names. PolicyError, UsageError."""
+    from anchorhold.policy.load import load
+
+    found = load(policy, state).audit.witness
+    if not found:
+        raise UsageError(
+            f"the policy {ascii(policy)} names no witness", hint="[audit] witness in it, or --to, does."
+        )
+    return found
 
 
 @click.command()
@@ -181,7 +208,7 @@ def cosign(
     log is verified whole, with the key that you were given. Exit code 5 if it does not hold, or was rolled
     back or rewritten since.
     """
-    from anchorhold.audit.witness import Cosigner, keep_cosigned
+    from anchorhold.audit.cosign import Cosigner, keep_cosigned
 
     if add:
         keep_cosigned(state_dir(ctx), _read(add))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -445,3 +446,30 @@ def test_a_question_on_standard_input_leaves_nothing_to_say_of_it(stage: Stage) 
     assert refused.process.stdin is not None
     refused.process.stdin.close()
     assert refused.wait() == 2 and b"needs the question as an argument" in refused.stderr
+
+
+def test_witnesses_get_heads_while_it_runs_and_nobody_waits_for_one_that_hangs(stage: Stage) -> None:
+    heads, program, policy = stage.folder / "heads", stage.folder / "hangs", stage.folder / "p.toml"
+    heads.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    policy.write_text(
+        f'version = 1\nname = "p"\n[model]\npath = "{stage.folder}/model.gguf"\n'
+        f'[audit]\nwitness = ["command:{program}", "folder:{heads}"]\n'
+    )
+    child = stage.child(
+        [["token", "Yes."], ["sleep", 1.0], ["done", "stop"]], "ask", "--policy", str(policy), "What?"
+    )
+    stage.until_recorded("asleep")
+    end = time.monotonic() + 20
+    while not list(heads.glob("*.txt")):  # before the answer has ended
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert b"seen:" not in child.stderr
+    begun = time.monotonic()
+    assert child.wait() == 0
+    assert time.monotonic() - begun < 15
+    text = child.stderr.decode()
+    assert child.stdout == b"Yes.\n"
+    assert "warning: witness command:" in text and "had not ended and was stopped" in text
+    assert text.index("seen:") < text.index("warning:")  # nobody waits for the end of the answer

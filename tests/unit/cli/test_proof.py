@@ -83,8 +83,38 @@ def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_p
     assert len(out.splitlines()) > 20
     assert run("verify", "--witness", str(tmp_path / "heads"))[0] == 0
     code, _, err = run("checkpoint", "--to", "folder:/nonexistent")
-    assert code == 5 and "the folder is not there" in err and "1 of 1 witnesses" in err
+    assert code == 1 and "the folder is not there" in err and "1 of 1 witness did not" in err
     assert run("checkpoint", at=tmp_path / "none")[0] == 1 and not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_goes_to_the_witnesses_of_a_policy(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """For what commands without a policy sign."""
+    heads, model, policy = tmp_path / "heads", tmp_path / "model.gguf", tmp_path / "p.toml"
+    heads.mkdir()
+    model.write_bytes(b"GGUF")
+    text = f'version = 1\nname = "p"\n[model]\npath = "{model}"\n'
+    policy.write_text(text + f'[audit]\nwitness = ["folder:{heads}"]\n')
+    assert run("key", "--rotate")[0] == 0
+    assert run("checkpoint", "--policy", str(policy))[0] == 0
+    assert len(list(heads.iterdir())) == 3
+    policy.write_text(text)
+    code, _, err = run("checkpoint", "--policy", str(policy))
+    assert code == 2 and "names no witness" in err
+
+
+def test_a_checkpoint_that_a_witness_contradicts(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """The one case in which a witness says something of the log itself."""
+    heads, old = tmp_path / "heads", tmp_path / "old"
+    heads.mkdir()
+    shutil.copytree(state, old)
+    assert run("key", "--rotate")[0] == 0
+    assert run("checkpoint", "--to", f"folder:{heads}")[0] == 0
+    code, _, err = run("checkpoint", "--to", f"folder:{heads}", at=old)
+    assert code == 5 and "rolled back" in err and "what 1 witness saw" in err
 
 
 def test_a_second_person_cosigns_a_copy_without_names(
