@@ -6,15 +6,14 @@ imported that this one answer does not need.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
 from anchorhold.cli.rows import REFUSED, Rows, said
-from anchorhold.cli.selection import moment, pattern
+from anchorhold.cli.selection import content_asked, moment, pattern
 from anchorhold.cli.state import state_dir
-from anchorhold.errors import AnchorholdError, UsageError
+from anchorhold.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,30 +109,15 @@ def _filter(
         chosen = chosen & REFUSED if chosen else REFUSED
         if not chosen:
             return None
-    if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{4,64}", digest, re.ASCII):
-        raise UsageError(f"{ascii(digest)} is no digest", hint="Write 4 to 64 hexadecimal digits.")
-    digest = digest.lower() if digest is not None else None
-    if file is not None:
-        content = _digest_of(file)
-        if digest is not None and not content.startswith(digest):
-            return None
-        digest = content
+    content = content_asked(file, None) or content_asked(None, digest)
+    if file is not None and not str(content).startswith(content_asked(None, digest) or ""):
+        return None
     return Filter(
         kinds=chosen,
-        digest=digest,
+        digest=content,
         model=pattern(model),
         path=pattern(path),
         since=moment(since),
         until=moment(until, end=True),
         **same,
     )
-
-
-def _digest_of(name: str) -> str:
-    import hashlib
-
-    try:
-        with open(name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ import pytest
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.cli.main import main
-from tests.unit.audit.logs import all_bytes, good, session
+from tests.unit.audit.logs import GRANT, all_bytes, good, session
 
 NAME, OTHER = "aaaa111100000000", "bbbb222200000000"
 
@@ -199,7 +200,7 @@ def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch:
         monkeypatch.setattr("click.confirm", lambda *_, **__: False)
         assert run(*chosen)[0] == 0 and list(entries(state)) == before
         monkeypatch.setattr("click.confirm", lambda *_, **__: True)
-        assert run(*chosen)[:2] == (0, "redacted 1 entries\n")
+        assert run(*chosen)[:2] == (0, "redacted 1 entry\n")
     finally:
         os.dup2(saved, 0)
         for fd in (master, slave, saved):
@@ -220,9 +221,78 @@ def test_redact_by_session_and_time(run: Callable[..., Answer], state: Path) -> 
     good(state)
 
 
+def test_a_folder_is_forgotten_with_its_own_name(
+    run: Callable[..., Answer], state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of the documentation: '~/taxes/2019/**'."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    third = "cccc333300000000"
+    folder = "/home/anna/taxes/2019-with-berta"
+    log = Log.open(state_dir)
+    log.append("session.start", third, {})
+    log.append("session.sealed", third, {})
+    for path in (folder, folder + "/", "/home/anna/taxes"):
+        log.append("list", third, {"path": path, "resolved": path, "class": "data", "listed": 2, "hidden": 0})
+    log.append("denial", third, {"call": "open", "path": f"{folder}/a", "reason": "x", "count": 1})
+    log.append("breach", third, {"call": "open", "path": "/x", "reason": f"it asked for {folder} again"})
+    log.append(
+        "grant", third, {**GRANT, "path": f"{folder}/sub/roof.pdf", "resolved": f"{folder}/sub/roof.pdf"}
+    )
+    log.append("grant", third, {**GRANT, "path": f"{folder}s/other", "resolved": f"{folder}s/other"})
+    log.checkpoint()
+    log.append("list", third, {"path": folder, "resolved": folder, "class": "data", "listed": 2, "hidden": 0})
+    log.close()
+    assert run("top")[0] == 0 and run("index")[0] == 0  # an index, which is a file of the state directory
+    asked: list[str] = []
+
+    def agree(question: str, _yes: bool) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr("anchorhold.cli.forget._sure", agree)
+    code, out, _ = run("redact", "--path", "~/taxes/2019-with-berta/**")
+    assert (code, out) == (0, "redacted 6 entries\n")
+    assert asked == [
+        f"Forget the names in 6 entries, those of the folder {folder} itself among them, for ever?"
+    ]
+    left = all_bytes(state_dir).replace(f"{folder}s/other".encode(), b"")
+    assert b"with-berta" not in left and b"roof" not in left.replace(b"/home/a/taxes/2025/roof.pdf", b"")
+    good(state_dir)
+
+
+def test_a_digest_is_forgotten_after_its_names(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """Who redacted names first could not name the entries again."""
+    letter = tmp_path / "letter"
+    letter.write_bytes(b"Dear Berta")
+    content = hashlib.sha256(b"Dear Berta").hexdigest()
+    log = Log.open(state)
+    third = "cccc333300000000"
+    log.append("session.start", third, {})
+    log.append("session.sealed", third, {})
+    log.append("grant", third, {**GRANT, "path": "/l/letter", "resolved": "/l/letter", "sha256": content})
+    log.append("denial", third, {"call": "open", "path": "/l/letter", "reason": "x", "count": 1})
+    log.append("grant", third, {**GRANT, "path": "/l/other", "resolved": "/l/other", "sha256": "ef" * 32})
+    log.close()
+    assert run("redact", "--path", "/l/letter", "--yes")[1] == "redacted 2 entries\n"
+    assert run("redact", "--path", "/l/letter", "--digests", "--yes")[1] == ""
+    assert content.encode() in all_bytes(state)
+    assert run("redact", "--file", str(letter), "--yes")[1] == ""  # its names are gone
+    assert run("redact", "--file", str(letter), "--digests", "--yes")[1] == "redacted 1 entry\n"
+    assert content.encode() not in all_bytes(state)
+    # names by content, wherever they stand
+    assert run("redact", "--digest", "EF" * 16, "--yes")[1] == "redacted 1 entry\n"
+    assert b"/l/other" not in all_bytes(state) and b"ef" * 32 in all_bytes(state)
+    assert run("redact", "--digest", "ef" * 7, "--yes")[0] == 2
+    assert run("redact", "--digest", "ef" * 8, "--file", str(letter), "--yes")[0] == 2
+    assert run("redact", "--file", "/nonexistent", "--yes")[0] == 1
+    good(state)
+
+
 def test_prune(run: Callable[..., Answer], state: Path) -> None:
     assert run("prune", "--before", "2001-01-01", "--yes")[1] == ""
     assert run("prune", "--before", "2999-01-01")[0] == 2
     code, out, _ = run("prune", "--before", "2999-01-01", "--yes", "--reason", "a year")
-    assert code == 0 and out == "removed 13 entries in 1 epochs\n"
+    assert code == 0 and out == "removed 13 entries in 1 epoch\n"
     assert good(state).pruned == 1
