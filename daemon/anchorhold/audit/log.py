@@ -40,8 +40,9 @@ GATHERED = 16 << 20
 class Log:
     """An open log. Made by `Log.open`; `append` and `checkpoint` may be called from any thread."""
 
-    def __init__(self, path: str, *, sync: bool) -> None:
+    def __init__(self, path: str, *, sync: bool, epoch: tuple[float | None, int | None]) -> None:
         self._path = path
+        self._epoch = epoch
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._encoder = Encoder()
@@ -53,15 +54,25 @@ class Log:
         """Called after each head that is signed here. It must not wait, nor raise."""
 
     @classmethod
-    def open(cls, state_dir: Path, *, durability: str = "write") -> Log:
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        durability: str = "write",
+        epoch_seconds: float | None = None,
+        epoch_entries: int | None = None,
+    ) -> Log:
         """Open the log of a state directory, made with its key if there is none; settle what a crash left.
+
+        ``epoch_seconds``, ``epoch_entries``: after how long, or how many entries, a new epoch begins (None: a
+        day, a million). Each writer of a log looks when it signs, so the one with the least decides.
 
         Raises AuditError if it cannot be written, or is damaged.
         """
         if durability not in DURABILITIES:
             raise AuditError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
         path = os.path.join(os.path.abspath(state_dir), "log")
-        log = cls(path, sync=durability == "fsync")
+        log = cls(path, sync=durability == "fsync", epoch=(epoch_seconds, epoch_entries))
         try:
             make_folders(path, sync=True)
             with Locked(path):
@@ -69,7 +80,7 @@ class Log:
                 tidy_temporary(path, chain.state.epoch)
                 chain.settle()
                 chain.sign()
-                if chain.is_due():
+                if chain.is_due(*log._epoch):
                     chain.rotate()
         except Held:
             if not os.path.lexists(os.path.join(path, FILE)):
@@ -152,7 +163,7 @@ class Log:
                         self._journal.end(self._settled)
                         self._settled = 0
                         chain.forget_journals()
-                if rotate or chain.is_due():
+                if rotate or chain.is_due(*self._epoch):
                     chain.rotate()
                 head = chain.sign()
         except OSError as error:

@@ -67,7 +67,12 @@ class Cell:
         self._progress = Progress(notes)
         self.started = False
         self._skipped = 0
-        self._log = Log.open(state, durability=policy.audit.durability)
+        self._log = Log.open(
+            state,
+            durability=policy.audit.durability,
+            epoch_seconds=policy.audit.epoch,
+            epoch_entries=policy.audit.epoch_entries,
+        )
         self._delivery = None
         if policy.audit.witness:
             from anchorhold.audit.delivery import Delivery
