@@ -7,6 +7,7 @@ so tables show it as one quoted word each and JSON as ASCII.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 
 from anchorhold.cli import terminal
 from anchorhold.cli.lazy import LazyGroup
-from anchorhold.cli.rows import Rows, said
+from anchorhold.cli.rows import Rows, columns, said
 from anchorhold.cli.rows import shown as word
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
@@ -88,6 +89,8 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
 
 
 def _whole(entry: dict[str, Any]) -> str:
+    if not sys.stdout.isatty():
+        return "\n".join(columns(terminal.clean(name), word(value)) for name, value in entry.items())
     width = max(len(name) for name in entry)
     return "\n".join(f"{terminal.clean(name):{width}}  {word(value)}" for name, value in entry.items())
 
