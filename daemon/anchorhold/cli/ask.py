@@ -35,7 +35,7 @@ sends nothing for 2 seconds is left alone (a note says so); --file - waits for i
 standard input is the question.
 
 --json prints one object when the answer is complete: v, answer, reason, session, model, policy, usage,
-files, documents, shown, refused, layers, missing, hidden. After an error there is none.
+files, documents, shown, refused, layers, missing, hidden, left_out. After an error there is none.
 """
 
 

@@ -96,6 +96,8 @@ def _whole(entry: dict[str, Any]) -> str:
 
 
 def _summary(name: str, found: list[dict[str, Any]]) -> str:
+    from anchorhold.audit.index.filters import is_refusal
+
     kinds = Counter(str(entry.get("kind")) for entry in found)
     shown = {
         (str(entry.get("resolved")), str(entry.get("sha256")))
@@ -107,15 +109,18 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
         for entry in found
         if entry.get("kind") == "denial"
     )
+    left_out = sum(entry["hidden"] for entry in found if entry.get("kind") == "list" and is_refusal(entry))
     first, last = (terminal.clean(str(found[at].get("time"))) for at in (0, -1))
     ended = "" if kinds["session.end"] else " (no end: still running, or crashed)"
     lines = [
         f"session   {terminal.clean(name)}",
         f"time      {first} to {last}{ended}",
         "entries   " + ", ".join(f"{count} {terminal.clean(kind)}" for kind, count in sorted(kinds.items())),
-        f"shown     {len(shown)} files of class data",
-        f"refused   {refused} requests",
+        f"shown     {terminal.count(len(shown), 'file')} of class data",
+        f"refused   {terminal.count(refused, 'request')}",
     ]
+    if left_out:  # by the rules: data.deny, a second name, a link that leads out
+        lines.append(f"left out  {terminal.count(left_out, 'name')} of listings")
     lines += [f"  {terminal.clean(digest)[:12]}  {word(path)}" for path, digest in sorted(shown)]
     return "\n".join([*lines, ""])
 

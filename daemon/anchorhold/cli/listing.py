@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from anchorhold.cli.rows import REFUSED, Rows, said
+from anchorhold.cli.rows import Rows, said
 from anchorhold.cli.selection import content_asked, moment, pattern
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import UsageError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", metavar="MODEL", help="Only sessions with this model: a digest's beginning, or a path."
 )
-@click.option("--refused", is_flag=True, help="Only what was refused.")
+@click.option("--refused", is_flag=True, help="Only what was refused, and listings that left names out.")
 @click.option("--since", metavar="TIME", help="From this time on: 2026-01-31, 2026-01-31T18:30, -30d, -2h.")
 @click.option("--until", metavar="TIME", help="Before this time; a day is included whole.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
@@ -104,16 +104,12 @@ def _filter(
     unknown = sorted(set(kinds) - set(KINDS))
     if unknown:
         raise UsageError(f"no kind of entry is called {ascii(unknown[0])}", hint=f"Kinds: {', '.join(KINDS)}")
-    chosen = frozenset(kinds)
-    if refused:
-        chosen = chosen & REFUSED if chosen else REFUSED
-        if not chosen:
-            return None
     content = content_asked(file, None) or content_asked(None, digest)
     if file is not None and not str(content).startswith(content_asked(None, digest) or ""):
         return None
     return Filter(
-        kinds=chosen,
+        kinds=frozenset(kinds),
+        refused=refused,
         digest=content,
         model=pattern(model),
         path=pattern(path),

@@ -95,7 +95,6 @@ def fitted(line: str) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-REFUSED = frozenset({"denial", "breach"})
 _MOST = 1 << 15
 """Characters that are gathered before they are written, where nobody watches."""
 
@@ -136,10 +135,12 @@ class Rows:
         elif not self._watched:
             self._put(plain(entry))
         else:
+            from anchorhold.audit.index.filters import is_refusal  # a pipe needs none of it
+
             if self.none:
                 self._put(dim(fitted(HEADING), self._colour))
             text = fitted(line(entry))
-            self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and entry.get("kind") in REFUSED else text)
+            self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and is_refusal(entry) else text)
         self.none = False
 
     def _put(self, text: str) -> None:

@@ -60,6 +60,15 @@ def test_refusals_are_named(stage: Stage, capfd: pytest.CaptureFixture[str]) -> 
     assert "seen: nothing" in err
 
 
+def test_what_listings_left_out_is_said(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    """It was not "refused: nothing" alone."""
+    steps: Steps = [["left-out", 2], ["token", "x\n"], ["done", "stop"]]
+    assert stage.main(steps, "ask", *MODEL, "Q") == 0
+    assert "refused: nothing · left out of listings: 2 names · session" in capfd.readouterr().err
+    assert stage.main(steps, "ask", "--json", *MODEL, "Q") == 0
+    assert json.loads(capfd.readouterr().out)["left_out"] == 2
+
+
 def test_an_answer_that_was_cut_says_so(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     assert stage.main([["token", "x"], ["done", "length"]], "ask", *MODEL, "Q") == 0
     assert "⚓ cut: the answer reached 7 tokens (--max-tokens)" in capfd.readouterr().err
@@ -90,6 +99,7 @@ def test_object(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         "layers",
         "missing",
         "hidden",
+        "left_out",
     ]
     assert found["v"] == 1 and found["reason"] == "stop" and found["session"].startswith("7f3a")
     assert found["model"] == str(stage.folder / "model.gguf")

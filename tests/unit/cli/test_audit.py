@@ -160,7 +160,7 @@ def test_show_a_session(run: Callable[..., Answer]) -> None:
     assert code == 0
     assert "session   aaaa1111" in out
     assert "1 session.end" in out and "no end" not in out
-    assert "shown     1 files of class data" in out
+    assert "shown     1 file of class data" in out
     assert "refused   0 requests" in out
     code, out, _ = run("show", "aaaa2222")
     assert "no end" in out

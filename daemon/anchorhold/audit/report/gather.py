@@ -150,6 +150,7 @@ class Gathered:
         self.sessions: dict[str, Session] = {}
         self.sessions_left_out = 0
         self.refused = self.refused_at_start = 0
+        self.names_left_out = 0
         self.reasons: dict[tuple[bool, str | None], Reason] = {}  # (while starting, reason)
         self.breaches = self.kills = self.limits = 0
         self.incidents: list[Event] = []
@@ -227,6 +228,7 @@ class Gathered:
             return
         self.listings += 1
         self.names_listed += _number(entry, "listed") or _number(entry, "names")
+        self.names_left_out += _number(entry, "hidden")
         self.documents.tell(_text(entry, "resolved") or _text(entry, "path"))
 
     def _denial(self, entry: Entry, time: str, session: Session | None) -> None:

@@ -157,6 +157,8 @@ def summary(found: Gathered) -> str:
     refused = found.refused - found.refused_at_start
     said.append(f"<b>{count(refused, 'request')}</b> {'was' if refused == 1 else 'were'} refused." if refused
                 else "No request was refused.")  # fmt: skip
+    if found.names_left_out:
+        said.append(f"{count(found.names_left_out, 'name')} left out of listings.")
     events = (
         (found.breaches, "breach", "breaches"), (found.kills, "kill", ""),
         (found.limits, "exceeded limit", ""),
