@@ -8,6 +8,7 @@ import sys
 import click
 
 from anchorhold.cli import terminal
+from anchorhold.cli.named import whole_name
 from anchorhold.cli.rows import columns, fitted, said, shown
 from anchorhold.cli.selection import say
 from anchorhold.cli.state import state_dir
@@ -81,6 +82,7 @@ def _read_by(state: Path, which: str) -> dict[str, set[str]]:
     from anchorhold.audit.index.filters import Filter
     from anchorhold.audit.index.find import find
 
+    which = whole_name(state, which)
     session, dash, _ = which.partition("-")
     found: dict[str, set[str]] = {}
     names = set()

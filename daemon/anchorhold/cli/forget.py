@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from anchorhold.cli import terminal
+from anchorhold.cli.named import whole_name
 from anchorhold.cli.output import Notes
 from anchorhold.cli.selection import content_asked, moment, pattern, say
 from anchorhold.cli.state import state_dir
@@ -49,7 +50,9 @@ def _sure(question: str, yes: bool) -> bool:
     "--file", metavar="FILE", help="Of entries that handed out this very file, by its content's digest."
 )
 @click.option("--digest", metavar="SHA256", help="Of entries that handed out this content, by its digest.")
-@click.option("--session", metavar="ID", help="Everything private of this session.")
+@click.option(
+    "--session", metavar="ID", help="Everything private of this session; the beginning of its name will do."
+)
 @click.option("--since", metavar="TIME", help="Of entries from this time on.")
 @click.option("--until", metavar="TIME", help="Of entries before this time; a day is included whole.")
 @click.option("--digests", is_flag=True, help="Digests of contents too: whoever has a file knows its digest.")
@@ -92,6 +95,8 @@ def redact(
         raise UsageError(
             "nothing was chosen", hint="Say --path, --file, --digest, --session, --since or --until."
         )
+    if session:
+        session = whole_name(state_dir(ctx), session)
     whole = pattern(path)
     fits = path_test(whole) if whole is not None else None
     content = content_asked(file, digest, least=LEAST)

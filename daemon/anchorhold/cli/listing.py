@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.option("--session", metavar="ID", help="Only this session; the beginning of its name will do.")
-@click.option("--request", metavar="ID", help="Only this request: a session's name and a number, as 7f3a…-2.")
+@click.option("--request", metavar="ID", help="Only this request: a session's name and a number, as 7f3a-2.")
 @click.option(
     "--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, as grant. May be repeated."
 )
@@ -60,7 +60,7 @@ def list_(
         raise UsageError("--json and --csv exclude each other")
     if limit is not None and last is not None:
         raise UsageError("--limit and --last exclude each other")
-    wanted = _filter(**chosen)
+    wanted = _filter(state_dir(ctx), **chosen)
     with Rows("json" if as_json else "csv" if as_csv else "table") as rows:
         if wanted is not None:
             for entry in _found(state_dir(ctx), wanted, limit, last, no_index):
@@ -86,7 +86,10 @@ def _found(
 
 
 def _filter(
+    state: Path,
     *,
+    cls: str | None,
+    request: str | None,
     kinds: tuple[str, ...],
     file: str | None,
     digest: str | None,
@@ -99,9 +102,15 @@ def _filter(
 ) -> Filter | None:
     """What is asked for; None where nothing can match."""
     from anchorhold.audit.index.filters import Filter
-    from anchorhold.audit.query import KINDS
+    from anchorhold.audit.query import CLASSES, KINDS
 
     unknown = sorted(set(kinds) - set(KINDS))
+    if cls is not None and cls not in CLASSES:
+        raise UsageError(f"no class is called {ascii(cls)}", hint=f"Classes: {', '.join(CLASSES)}")
+    if request is not None:
+        from anchorhold.cli.named import whole_name
+
+        request = whole_name(state, request)
     if unknown:
         raise UsageError(f"no kind of entry is called {ascii(unknown[0])}", hint=f"Kinds: {', '.join(KINDS)}")
     content = content_asked(file, None) or content_asked(None, digest)
@@ -109,6 +118,8 @@ def _filter(
         return None
     return Filter(
         kinds=frozenset(kinds),
+        cls=cls,
+        request=request,
         refused=refused,
         digest=content,
         model=pattern(model),

@@ -36,6 +36,7 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     from anchorhold.audit.read import Snapshot, log_folder
 
     if rotate:
+        log_folder(state_dir(ctx))  # a log is not made here
         log = Log.open(state_dir(ctx))
         try:
             log.checkpoint(rotate=True)
@@ -134,11 +135,14 @@ def _witnesses_of(policy: str, state: Path) -> tuple[str, ...]:
 def receipt(ctx: click.Context, which: str, output: str | None, hide_paths: bool, hide_digests: bool) -> None:
     """What an answer was made from, with the proof: for whoever has the log's public key, anywhere.
 
-    REQUEST is a session's name and a number, as `anchorhold audit list --kind request.end` shows it.
+    REQUEST is a session's name and a number, as `anchorhold audit list --kind request.end` shows it. The
+    beginning of the session's name will do.
     """
     from anchorhold.audit.receipt import make
+    from anchorhold.cli.named import whole_name
 
     hide = ("names", "text") if hide_paths else ()
+    which = whole_name(state_dir(ctx), which)
     data = make(state_dir(ctx), which, hide=(*hide, "digests") if hide_digests else hide)
     if output:
         _write(output, data)

@@ -241,6 +241,19 @@ def test_a_kind_that_there_is_not_is_a_mistake(run: Callable[..., Answer]) -> No
     assert (code, out) == (2, "") and "'grants'" in err and "Kinds: session.start, " in err
 
 
+def test_a_class_that_there_is_not_is_a_mistake(run: Callable[..., Answer]) -> None:
+    code, out, err = run("list", "--class", "foo")
+    assert (code, out) == (2, "") and "'foo'" in err and "Classes: data, " in err
+
+
+def test_the_classes_are_those_of_the_broker() -> None:
+    from anchorhold.audit.query import CLASSES
+    from tests.support import TOP
+
+    text = "".join(path.read_text() for path in (TOP / "daemon/anchorhold/broker").glob("*.py"))
+    assert all(f'"{name}"' in text or name == "stdin" for name in CLASSES)
+
+
 def test_the_kinds_are_those_of_the_documentation() -> None:
     from anchorhold.audit.query import KINDS
     from tests.support import TOP

@@ -188,6 +188,38 @@ def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> No
     assert run("verify-receipt", "/nonexistent", "--key", vkey)[0] == 1
 
 
+def test_the_beginning_of_a_name_is_enough(run: Callable[..., Answer], state: Path) -> None:
+    """`ask` ends with twelve digits of it."""
+    whole = run("receipt", f"{NAME}-1")
+    assert whole[0] == 0 and run("receipt", f"{NAME[:12]}-1") == whole
+    assert run("receipt", NAME[:6]) == run("receipt", NAME)
+    log = Log.open(state)
+    session(log, "aaaa222200000000", 1)
+    log.checkpoint()
+    log.close()
+    for command in (
+        ("receipt", "aaaa-1"),
+        ("redact", "--session", "aaaa", "--yes"),
+        ("list", "--request", "aaaa-1"),
+        ("diff", "aaaa-1", OTHER),
+    ):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "") and "2 sessions begin with 'aaaa'" in err and "'aaaa2222" in err
+    assert run("list", "--json", "--request", "bbbb-1")[1].count("\n") == 4
+    assert run("diff", "aaaa1-1", "aaaa2-1")[0] == 0
+    assert run("receipt", "cccc")[0] == 2 and run("list", "--request", "cccc-1")[1] == ""
+    assert run("redact", "--session", "bbbb", "--yes")[0] == 0
+    assert not any("path" in entry for entry in entries(state, session=OTHER))
+    assert any("path" in entry for entry in entries(state, session=NAME))
+
+
+def test_a_mistyped_folder_is_no_new_log(run: Callable[..., Answer], tmp_path: Path) -> None:
+    for command in (("key", "--rotate"), ("key",), ("checkpoint",), ("receipt", "aaaa")):
+        code, out, err = run(*command, at=tmp_path / "typo")
+        assert (code, out) == (1, "") and "there is no audit log" in err, command
+    assert not (tmp_path / "typo").exists()
+
+
 def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(entries(state))
     chosen = ("redact", "--path", "/home/a/3", "--reason", "asked to")
