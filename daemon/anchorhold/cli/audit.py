@@ -136,8 +136,9 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
     "--witness",
     "witnesses",
     multiple=True,
-    metavar="VKEY|FOLDER",
-    help="A witness that must have cosigned, or a folder of checkpoints kept elsewhere. May be repeated.",
+    metavar="VKEY|FOLDER|FILE",
+    help="A witness that must have cosigned, or a folder or file of checkpoints kept elsewhere. May be"
+    " repeated.",
 )
 @click.option(
     "--without-names", is_flag=True, help="This copy of the log was made without names and digests."
@@ -149,12 +150,14 @@ def verify(
 ) -> None:
     """Check every entry, hash and signature. Exit code 5 if anything is wrong."""
     from anchorhold.verify.check import verify as check
-    from anchorhold.verify.result import LogUnreadable
+    from anchorhold.verify.result import LogUnreadable, WitnessUnusable
 
     try:
         result = check(
             str(state_dir(ctx)), vkey=key_given(vkey), witnesses=witnesses, names=not without_names
         )
+    except WitnessUnusable as error:
+        raise UsageError(str(error)) from None
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
     say(json.dumps(result.as_dict()) if as_json else result.text())

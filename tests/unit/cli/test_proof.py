@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +169,48 @@ def test_a_second_person_says_since_when_a_log_was_rolled_back(
     code, out, err = run("cosign", str(older), *chosen)
     assert (code, out) == (5, "") and "rolled back" in err and "it was seen on 2023-11-14" in err
     assert run("cosign", str(state), *chosen)[0] == 0
+
+
+def test_a_witness_of_one_file(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
+    """From paper or by mail, and what it says of a log that was put back to before it was cosigned."""
+    older, anna, note = tmp_path / "older", tmp_path / "anna", tmp_path / "note.txt"
+    shutil.copytree(state, older)
+    log = Log.open(state)
+    session(log, "cccc333300000000", 4)
+    log.checkpoint()
+    log.close()
+    vkey = (state / "log/vkey").read_text()
+    chosen = ("--key", vkey, "--as", "a.example/anna", "--memory", str(anna))
+    assert run("cosign", str(state), *chosen, "-o", str(note))[0] == 0
+    hers = run("cosign", "--vkey", "--memory", str(anna))[1].strip()
+    os.utime(note, (1_700_000_000, 1_700_000_000))
+    mailed = tmp_path / "mail.txt"
+    mailed.write_bytes(b"\r\n" + note.read_bytes().replace(b"\n", b" \r\n") + b"\r\n")
+    for path in (note, mailed):
+        code, out, err = run("verify", "--witness", str(path))
+        assert (code, err) == (0, "") and "; 0 came since" in out
+        assert run("verify", "--witness", str(path), "--witness", hers)[0] == 0
+    # by the key alone there is no time but the log's own end; by what she cosigned there is
+    code, out, err = run("verify", "--witness", hers, at=older)
+    last = list(entries(older))[-1]["time"][:16].replace("T", " ")
+    assert code == 5 and f"to what it was on {last} UTC" in err and "--witness FILE" in err
+    code, out, err = run("verify", "--witness", str(note), at=older)
+    assert code == 5 and "rolled back" in err and "it was seen on 2023-11-14" in err
+    code, out, err = run("verify", "--witness", str(note), "--witness", hers, at=older)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert code == 5 and f"a.example/anna saw another log on {today}" in out and "2023" not in out
+    # what is none
+    (tmp_path / "other").write_text("hello\n")
+    (tmp_path / "key").write_text(hers + "\n")
+    for wrong in ("/nonexistent", str(tmp_path / "other"), "", "a\0", "x" * 9000):
+        code, out, err = run("verify", "--witness", wrong)
+        assert (code, out) == (2, "") and "--state-dir" not in err and "is n" in err, wrong
+    assert run("verify", "--witness", str(tmp_path / "key"))[0] == 5  # a vkey in a file is a vkey
+    code, out, _ = run("checkpoint", at=older)
+    foreign = tmp_path / "foreign"
+    Log.open(foreign).close()
+    code, _, err = run("verify", "--witness", str(foreign / "log/0/checkpoint"))
+    assert code == 5 and "the checkpoint of another log" in err
 
 
 def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
