@@ -106,6 +106,7 @@ KEYS: dict[str, dict[str, Reader]] = {
         "prompts": values.one_of("commitment", "text", "none"),
         "witness": values.witnesses,
         "copy": values.copies,
+        "copy_names": values.boolean,
         "epoch": values.between(60, 31 * 86_400, "from one minute to 31 days"),
         "epoch_entries": values.integer(1_000, 10_000_000),
     },

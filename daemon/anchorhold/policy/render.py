@@ -166,6 +166,7 @@ durability = "write"    # "fsync": on disk before every grant, even if the power
 prompts = "commitment"  # a hash that proves a text that you still have; "text": the text itself; or "none"
 witness = []            # who gets each signed head: "folder:/media/usb/heads", "git:/path", "command:/x y"
 copy = []               # live copies of entries: "journald", "syslog", "syslog:udp://127.0.0.1:514"
+copy_names = true       # false: the copies hold no path, no digest and no text
 epoch = "1d"            # so long a key signs the log; then it is destroyed, and what it signed stands
 epoch_entries = 1000000 # or so many entries
 

@@ -90,14 +90,16 @@ class Audit:
     """``durability``: ``write`` or ``fsync``. ``prompts``: ``commitment``, ``text`` or ``none``.
 
     ``witness``: who gets each signed head (`anchorhold.audit.witness`). ``copy``: where entries are copied to
-    (`anchorhold.audit.copies`). ``epoch`` (seconds) and ``epoch_entries``: after how long, or how many
-    entries, a signing key is destroyed and the next one begins.
+    (`anchorhold.audit.copies`), ``copy_names``: with paths, digests and texts or without.
+    ``epoch`` (seconds) and ``epoch_entries``: after how long, or how many entries, a signing key is destroyed
+    and the next one begins.
     """
 
     durability: str = "write"
     prompts: str = "commitment"
     witness: tuple[str, ...] = ()
     copy: tuple[str, ...] = ()
+    copy_names: bool = True
     epoch: float = EPOCH
     epoch_entries: int = EPOCH_ENTRIES
 

@@ -118,7 +118,7 @@ class Session:
         if policy.audit.copy:
             from anchorhold.audit.copies import Copies
 
-            self._copies = Copies(policy.audit.copy)
+            self._copies = Copies(policy.audit.copy, names=policy.audit.copy_names)
         self.recorder = Recorder(log, new_session(), self._copies)
         self.layers: dict[str, str] = {}
         self.missing: dict[str, str] = {}

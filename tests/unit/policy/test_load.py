@@ -101,6 +101,7 @@ durability = "fsync"
 prompts = "none"
 witness = ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"]
 copy = ["journald", "syslog:udp://127.0.0.1:514"]
+copy_names = false
 epoch = "6h"
 epoch_entries = 5000
 [require]
@@ -135,6 +136,7 @@ listen = "unix:%t/anchorhold/taxes.sock"
             "prompts": "none",
             "witness": ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"],
             "copy": ["journald", "syslog:udp://127.0.0.1:514"],
+            "copy_names": False,
             "epoch": 21600.0,
             "epoch_entries": 5000,
         },
