@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from anchorhold.cli import place
 from anchorhold.cli.cell import Cell, Result, writing
 from anchorhold.cli.inputs import read_material, read_question
 from anchorhold.cli.options import Choices, shared_options
@@ -59,14 +59,13 @@ def ask(
     """
     started = time.monotonic()
     choices = Choices(**values)
-    if receipt is not None and (not receipt or os.path.isdir(receipt)):
-        raise UsageError(f"--receipt names no file: {ascii(receipt)}")
+    if receipt is not None:
+        place.check(receipt)  # before a model is asked in vain
     request = run(choices, question, as_object, state_dir(ctx), started)
     if receipt is not None:
         from anchorhold.audit.receipt import make
-        from anchorhold.cli.proof import write_receipt
 
-        write_receipt(receipt, make(state_dir(ctx), request))
+        place.write(receipt, make(state_dir(ctx), request))
 
 
 def run(choices: Choices, question: str | None, as_object: bool, state: Path, started: float) -> str:

@@ -7,6 +7,7 @@ import os
 
 import click
 
+from anchorhold.cli import place
 from anchorhold.cli.output import Notes
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
@@ -54,7 +55,7 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     except OSError as error:
         raise AuditError(f"the log's key cannot be read: {error}") from error
     if export_public:
-        _write(export_public, "".join(keys).encode(), mode=0o644)
+        place.write(export_public, "".join(keys).encode(), mode=0o644)
     else:
         say((root if epoch is None else keys[epoch]).rstrip("\n"))
 
@@ -145,7 +146,7 @@ def receipt(ctx: click.Context, which: str, output: str | None, hide_paths: bool
     which = whole_name(state_dir(ctx), which)
     data = make(state_dir(ctx), which, hide=(*hide, "digests") if hide_digests else hide)
     if output:
-        _write(output, data)
+        place.write(output, data)
     else:
         say(data.decode("ascii").removesuffix("\n"))
 
@@ -233,7 +234,7 @@ def cosign(
             f"the witness's folder {ascii(folder)} cannot be used: {error.strerror}"
         ) from error
     if output:
-        _write(output, note, mode=0o644)
+        place.write(output, note, mode=0o644)
     else:
         say(note.decode().removesuffix("\n"))
 
@@ -267,20 +268,3 @@ def _read(name: str, most: int = -1) -> bytes:
             return file.read(most)
     except OSError as error:
         raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error
-
-
-def _write(name: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole, or leave what was there."""
-    from anchorhold.audit.files import replace
-
-    try:
-        if os.path.isdir(name) or os.path.islink(name):
-            raise UsageError(f"{ascii(name)} is a {'folder' if os.path.isdir(name) else 'link'}: name a file")
-        replace(os.path.abspath(name), data, sync=False, mode=mode)
-    except OSError as error:
-        raise AnchorholdError(f"{ascii(name)} cannot be written: {error.strerror}") from error
-
-
-def write_receipt(name: str, data: bytes) -> None:
-    """For ``ask --receipt``."""
-    _write(name, data)

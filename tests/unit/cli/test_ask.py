@@ -153,6 +153,21 @@ def test_errors_are_text_and_an_exit_code(
     assert stage.record[-1] == "close failed"
 
 
+def test_where_the_receipt_cannot_go_no_model_is_asked(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage.folder
+    (folder / "link").symlink_to(folder / "target")
+    places = {"/nonexistent/x.json": 1, str(folder): 2, "": 2, str(folder / "link"): 2, "/dev/fd/999": 1}
+    places |= {"/proc/x.json": 1, str(folder / "none/x.json"): 1}
+    with (folder / "model.gguf").open("rb") as file:
+        places[f"/dev/fd/{file.fileno()}"] = 1  # open for reading
+        for place, code in places.items():
+            assert stage.main(ANSWER, "ask", *MODEL, "--receipt", place, "Q") == code, place
+            assert capfd.readouterr().out == "" and stage.record == [], place
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "model.gguf"]
+
+
 def test_a_failed_start(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     assert stage.main([["start-raises", "LayerError", "no netns"]], "ask", *MODEL, "Q") == 6
     assert capfd.readouterr().err == "anchorhold: no netns\nwhat to do\n"

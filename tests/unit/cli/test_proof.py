@@ -231,6 +231,25 @@ def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> No
     assert run("verify-receipt", "/nonexistent", "--key", vkey)[0] == 1
 
 
+def test_a_receipt_goes_to_a_descriptor_and_replaces_no_device(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
+    whole = run("receipt", NAME)[1]
+    assert run("receipt", NAME, "-o", "/dev/stdout") == (0, whole, "")
+    read_end, write_end = os.pipe()
+    assert run("receipt", NAME, "-o", f"/dev/fd/{write_end}") == (0, "", "")
+    os.close(write_end)
+    with open(read_end, "rb") as file:
+        assert file.read().decode() == whole
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert run("receipt", NAME, "-o", str(tmp_path / "pipe"))[0] == 0
+    assert os.read(reader, 1 << 20).decode() == whole and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    assert run("receipt", NAME, "-o", str(tmp_path / "none/r.json"))[0] == 1
+    assert not (tmp_path / "none").exists()  # a slip of the hand makes no folder
+
+
 def test_the_beginning_of_a_name_is_enough(run: Callable[..., Answer], state: Path) -> None:
     """`ask` ends with twelve digits of it."""
     whole = run("receipt", f"{NAME}-1")
