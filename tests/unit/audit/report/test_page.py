@@ -195,7 +195,6 @@ def test_hostile_text_everywhere(text: str, field: str) -> None:
         make("kill", session, reason=has("reason", "r")),
         make("redaction", "", count=1, what=[has("call", "names")], reason=has("reason", "r"),
              by=has("by", "a")),
-        make("clock", "", step=has("call", "1.0")),
         make("session.end", session, reason=has("reason", "done")),
     ]  # fmt: skip
     result = {
