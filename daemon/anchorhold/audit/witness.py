@@ -11,7 +11,8 @@ the final head of every epoch, and each head of the current one. A command recei
 time; from then on every epoch's final head and each newer one, in order: what it took last is kept in
 ``<state>/delivered/``.
 Sources: https://c2sp.org/tlog-checkpoint, and https://c2sp.org/tlog-witness for what a witness promises. That
-specification's HTTP calls are not spoken here: the supervisor has no network.
+specification's HTTP calls are not spoken here: the supervisor has no network. `anchorhold.audit.consistency`
+makes the body of its add-checkpoint request, for a program that does.
 """
 
 from __future__ import annotations

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import click
 
 from anchorhold.cli import place
-from anchorhold.cli.output import Notes
+from anchorhold.cli.output import STDOUT, Notes, write_all
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
 from anchorhold.cli.terminal import count
@@ -70,8 +71,18 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     help="Give it to folder:DIR, git:DIR or command:PROGRAM too.",
 )
 @click.option("--policy", metavar="FILE", help="Give it to the witnesses of this policy too.")
+@click.option(
+    "--for-witness",
+    "old",
+    type=click.IntRange(0),
+    metavar="OLD_SIZE",
+    help="Print it as the body of tlog-witness's add-checkpoint: with the proof that it goes on from the"
+    " OLD_SIZE entries which that witness saw of this epoch last (0: none).",
+)
 @click.pass_context
-def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...], policy: str | None) -> None:
+def checkpoint(
+    ctx: click.Context, qr: bool, targets: tuple[str, ...], policy: str | None, old: int | None
+) -> None:
     """Sign what is in the log, and print the signed head.
 
     Runs give their heads to the witnesses that their policy names. Commands without a policy (key --rotate,
@@ -91,7 +102,13 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...], policy: s
         note = log.checkpoint().note.decode()
     finally:
         log.close()
-    say(note.removesuffix("\n"))
+    if old is None:
+        say(note.removesuffix("\n"))
+    else:
+        from anchorhold.audit.consistency import add_checkpoint
+
+        sys.stdout.flush()
+        write_all(STDOUT, add_checkpoint(state_dir(ctx), old))  # UTF-8, whatever the terminal's is
     if qr:
         from anchorhold.cli.qr import lines
 

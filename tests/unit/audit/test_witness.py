@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from anchorhold.audit.consistency import add_checkpoint
 from anchorhold.audit.cosign import Cosigner, keep_cosigned
 from anchorhold.audit.delivery import Delivery
 from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.witness import deliver, parse
-from anchorhold.errors import AuditError, PolicyError
+from anchorhold.errors import AuditError, PolicyError, UsageError
 from anchorhold.verify.check import verify
 from anchorhold.verify.note import COSIGNATURE, VerifierKey, cosigned_at
-from tests.unit.audit.logs import good, session
+from tests.unit.audit.logs import filled, good, session
 
 NAME = "a" * 16
 
@@ -280,8 +282,6 @@ def test_a_second_person_cosigns(state: Path, tmp_path: Path) -> None:
 
 def test_the_cosignature_is_the_published_one(tmp_path: Path) -> None:
     """Held against tlog-cosignature by hand: its message, time and key ID."""
-    import hashlib
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     witness = Cosigner(str(tmp_path / "anna"), "witness.example/anna")
@@ -329,3 +329,52 @@ def test_a_witness_needs_a_name(tmp_path: Path) -> None:
     for name in (None, "", "a b", "a+b"):
         with pytest.raises(AuditError, match="needs a name"):
             Cosigner(str(tmp_path / "anna"), name)
+
+
+def proved(old: int, size: int, proof: list[bytes]) -> tuple[bytes, bytes] | None:
+    """Both roots as RFC 9162, 2.1.4.2, has a verifier compute them from a consistency proof; None where it
+    says fail. ``proof`` begins with the old root where that is a subtree of its own."""
+
+    def node(left: bytes, right: bytes) -> bytes:
+        return hashlib.sha256(b"\1" + left + right).digest()
+
+    first, last, (begin, *rest) = old - 1, size - 1, proof
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    before = after = begin
+    for one in rest:
+        if last == 0:
+            return None
+        if first & 1 or first == last:
+            before, after = node(one, before), node(one, after)
+            while not first & 1 and first:
+                first, last = first >> 1, last >> 1
+        else:
+            after = node(after, one)
+        first, last = first >> 1, last >> 1
+    return (before, after) if last == 0 else None
+
+
+def test_a_public_witness_can_check_what_it_is_given(state_dir: Path) -> None:
+    """The body of tlog-witness's add-checkpoint, for each size that it may have seen."""
+    log = filled(state_dir, 1)
+    heads = {1: (state_dir / "log/0/checkpoint").read_bytes()}
+    for size in (2, 3, 4, 7, 8, 100, 255, 256, 257, 300, 511, 512, 600):
+        for number in range(size - max(heads)):
+            log.append("policy.load", "", {"number": number})
+        heads[size] = log.checkpoint().note
+    log.close()
+    roots = {size: Checkpoint.parse(note).root for size, note in heads.items()}
+    for old in (0, *heads):
+        body = add_checkpoint(state_dir, old)
+        top, blank, note = body.partition(b"\n\n")
+        line, *hashes = top.decode().split("\n")
+        assert line == f"old {old}" and blank and note == heads[600] and len(hashes) <= 63
+        proof = [base64.b64decode(one, validate=True) for one in hashes]
+        if old in (0, 600):
+            assert proof == []
+            continue
+        whole = proof if old & (old - 1) else [roots[old], *proof]
+        assert proved(old, 600, whole) == (roots[old], roots[600]), old
+    with pytest.raises(UsageError, match="600 signed entries"):
+        add_checkpoint(state_dir, 601)

@@ -106,6 +106,14 @@ def test_a_checkpoint_goes_to_the_witnesses_of_a_policy(
     assert code == 2 and "names no witness" in err
 
 
+def test_a_checkpoint_for_a_public_witness(run: Callable[..., Answer], state: Path) -> None:
+    head = (state / "log/1/checkpoint").read_text()
+    assert run("checkpoint", "--for-witness", "0") == (0, f"old 0\n\n{head}", "")
+    code, out, _ = run("checkpoint", "--for-witness", "3")
+    assert code == 0 and out.startswith("old 3\n") and out.endswith(f"\n\n{head}")
+    assert run("checkpoint", "--for-witness", "99")[0] == 2
+
+
 def test_a_checkpoint_that_a_witness_contradicts(
     run: Callable[..., Answer], state: Path, tmp_path: Path
 ) -> None:
