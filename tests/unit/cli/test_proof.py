@@ -376,6 +376,7 @@ def test_a_digest_is_forgotten_after_its_names(
     log.append("grant", third, {**GRANT, "path": "/l/letter", "resolved": "/l/letter", "sha256": content})
     log.append("denial", third, {"call": "open", "path": "/l/letter", "reason": "x", "count": 1})
     log.append("grant", third, {**GRANT, "path": "/l/other", "resolved": "/l/other", "sha256": "ef" * 32})
+    log.append("grant", third, {**GRANT, "path": "/l/other", "resolved": "/l/other", "sha256": "12" * 32})
     log.close()
     assert run("redact", "--path", "/l/letter", "--yes")[1] == "redacted 2 entries\n"
     assert run("redact", "--path", "/l/letter", "--digests", "--yes")[1] == ""
@@ -383,9 +384,10 @@ def test_a_digest_is_forgotten_after_its_names(
     assert run("redact", "--file", str(letter), "--yes")[1] == ""  # its names are gone
     assert run("redact", "--file", str(letter), "--digests", "--yes")[1] == "redacted 1 entry\n"
     assert content.encode() not in all_bytes(state)
-    # names by content, wherever they stand
-    assert run("redact", "--digest", "EF" * 16, "--yes")[1] == "redacted 1 entry\n"
-    assert b"/l/other" not in all_bytes(state) and b"ef" * 32 in all_bytes(state)
+    # names by content, wherever they stand; the digest of another content stays
+    assert run("redact", "--digest", "EF" * 16, "--digests", "--yes")[1] == "redacted 2 entries\n"
+    assert b"/l/other" not in all_bytes(state) and b"ef" * 32 not in all_bytes(state)
+    assert [one.get("sha256") for one in entries(state, session=third)].count("12" * 32) == 1
     assert run("redact", "--digest", "ef" * 7, "--yes")[0] == 2
     assert run("redact", "--digest", "ef" * 8, "--file", str(letter), "--yes")[0] == 2
     assert run("redact", "--file", "/nonexistent", "--yes")[0] == 1
