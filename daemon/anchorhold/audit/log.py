@@ -25,6 +25,7 @@ from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anchorhold.audit.note import Checkpoint
@@ -39,8 +40,9 @@ GATHERED = 16 << 20
 class Log:
     """An open log. Made by `Log.open`; `append` and `checkpoint` may be called from any thread."""
 
-    def __init__(self, path: str, *, sync: bool) -> None:
+    def __init__(self, path: str, *, sync: bool, epoch: tuple[float | None, int | None]) -> None:
         self._path = path
+        self._epoch = epoch
         self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._encoder = Encoder()
@@ -48,17 +50,29 @@ class Log:
         self._looked = 0  # when the journal was last seen to be in its place
         self._settled = 0  # bytes of the journal that are known to be in the tree
         self._closed = False
+        self.signed: Callable[[], object] | None = None
+        """Called after each head that is signed here. It must not wait, nor raise."""
 
     @classmethod
-    def open(cls, state_dir: Path, *, durability: str = "write") -> Log:
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        durability: str = "write",
+        epoch_seconds: float | None = None,
+        epoch_entries: int | None = None,
+    ) -> Log:
         """Open the log of a state directory, made with its key if there is none; settle what a crash left.
+
+        ``epoch_seconds``, ``epoch_entries``: after how long, or how many entries, a new epoch begins (None: a
+        day, a million). Each writer of a log looks when it signs, so the one with the least decides.
 
         Raises AuditError if it cannot be written, or is damaged.
         """
         if durability not in DURABILITIES:
             raise AuditError(f"durability is {durability!r}; it must be one of {', '.join(DURABILITIES)}")
         path = os.path.join(os.path.abspath(state_dir), "log")
-        log = cls(path, sync=durability == "fsync")
+        log = cls(path, sync=durability == "fsync", epoch=(epoch_seconds, epoch_entries))
         try:
             make_folders(path, sync=True)
             with Locked(path):
@@ -66,7 +80,7 @@ class Log:
                 tidy_temporary(path, chain.state.epoch)
                 chain.settle()
                 chain.sign()
-                if chain.is_due():
+                if chain.is_due(*log._epoch):
                     chain.rotate()
         except Held:
             if not os.path.lexists(os.path.join(path, FILE)):
@@ -149,11 +163,14 @@ class Log:
                         self._journal.end(self._settled)
                         self._settled = 0
                         chain.forget_journals()
-                if rotate or chain.is_due():
+                if rotate or chain.is_due(*self._epoch):
                     chain.rotate()
-                return chain.sign()
+                head = chain.sign()
         except OSError as error:
             raise audit_error(error, "be signed", error.filename or self._path) from error
+        if self.signed is not None:
+            self.signed()
+        return head
 
     def close(self) -> None:
         """Let go of the files; settles and signs nothing. May be called twice."""

@@ -31,6 +31,9 @@ KINDS = (
 )  # fmt: skip
 """Every kind of entry that there is (docs/audit-log.md)."""
 
+CLASSES = ("data", "model", "runtime", "system", "stdin")
+"""What a grant or listing can be of."""
+
 
 def entries(
     state_dir: Path,

@@ -84,6 +84,7 @@ def plan(
                 names.update(name for name in _paths(entry) if path is not None and path(name))
         if names and wanted & 1:
             repeats = _Repeats(names)
+            wanted &= ~2  # the digest of another content is no name
             for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
                 if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
                     masks[seq] = mask & wanted | masks.get(seq, 0)

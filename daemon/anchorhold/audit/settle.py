@@ -326,13 +326,15 @@ class Chain:
 
     # -- epochs
 
-    def is_due(self) -> bool:
-        """Whether the current epoch has lasted long enough."""
-        if self.state.size >= EPOCH_ENTRIES:
+    def is_due(self, seconds: float | None = None, entries: int | None = None) -> bool:
+        """Whether the current epoch has lasted long enough: ``seconds``, or ``entries``; a day and a million
+        where nothing is said."""
+        seconds = EPOCH_SECONDS if seconds is None else seconds
+        if self.state.size >= (EPOCH_ENTRIES if entries is None else entries):
             return True
         first = os.path.join(self.folder(self.state.epoch), "vkey")
         # either way: a clock that was far ahead when the epoch began must not keep its key for years
-        return abs(time.time() - os.stat(first).st_mtime) >= EPOCH_SECONDS and self.state.size > 1
+        return abs(time.time() - os.stat(first).st_mtime) >= seconds and self.state.size > 1
 
     def rotate(self) -> None:
         """End the epoch and begin the next one."""

@@ -153,38 +153,46 @@ def load_edge(folder: str, size: int) -> list[list[bytes]]:
     return levels
 
 
+class Subtrees:
+    """Roots of parts of a tree of ``size`` entries, from its tiles. AuditError if one is missing."""
+
+    def __init__(self, folder: str, size: int) -> None:
+        self._folder, self._size = folder, size
+        self._tiles: dict[tuple[int, int], list[bytes]] = {}
+
+    def _row(self, level: int, number: int) -> list[bytes]:
+        if (level, number) not in self._tiles:
+            if len(self._tiles) > 64:
+                self._tiles.clear()
+            width = min(WIDTH, (self._size >> (8 * level)) - number * WIDTH)
+            self._tiles[level, number] = load_hashes(self._folder, level, number, width)
+        return self._tiles[level, number]
+
+    def root(self, low: int, high: int) -> bytes:
+        """MTH(D[low:high]) of RFC 6962, for a part that its recursion meets."""
+        count = high - low
+        if count & (count - 1) == 0 and low % count == 0:  # complete: some tile has its parts
+            level = (count.bit_length() - 1) // 8
+            span = 1 << (8 * level)
+            at = low // span
+            return full_root(self._row(level, at // WIDTH)[at % WIDTH : at % WIDTH + count // span])
+        middle = low + (1 << ((count - 1).bit_length() - 1))
+        return node_hash(self.root(low, middle), self.root(middle, high))
+
+
 def multiproof(folder: str, size: int, wanted: list[int]) -> list[bytes]:
     """The hashes from which, with the leaves at the ascending indexes ``wanted``, the root follows.
 
     They are those of the largest subtrees without such a leaf, in the order in which RFC 6962's recursion
     meets them (docs/audit-log.md, Proofs). AuditError if a tile is missing.
     """
-    tiles: dict[tuple[int, int], list[bytes]] = {}
-
-    def row(level: int, number: int) -> list[bytes]:
-        if (level, number) not in tiles:
-            if len(tiles) > 64:
-                tiles.clear()
-            width = min(WIDTH, (size >> (8 * level)) - number * WIDTH)
-            tiles[level, number] = load_hashes(folder, level, number, width)
-        return tiles[level, number]
-
-    def subtree(low: int, high: int) -> bytes:
-        count = high - low
-        if count & (count - 1) == 0 and low % count == 0:  # complete: some tile has its parts
-            level = (count.bit_length() - 1) // 8
-            span = 1 << (8 * level)
-            at = low // span
-            return full_root(row(level, at // WIDTH)[at % WIDTH : at % WIDTH + count // span])
-        middle = low + (1 << ((count - 1).bit_length() - 1))
-        return node_hash(subtree(low, middle), subtree(middle, high))
-
+    subtrees = Subtrees(folder, size)
     proof: list[bytes] = []
     stack = [(0, size, 0, len(wanted))]
     while stack:
         low, high, first, last = stack.pop()
         if first == last:
-            proof.append(subtree(low, high))
+            proof.append(subtrees.root(low, high))
         elif high - low > 1:
             middle = low + (1 << ((high - low - 1).bit_length() - 1))
             cut = bisect_left(wanted, middle, first, last)

@@ -1,51 +1,77 @@
-"""Gives each signed head to somebody else, and lets somebody else cosign: what a rolled-back log cannot take
-back.
+"""Gives each signed head to somebody else: what a rolled-back log cannot take back.
 
-Constraint: a witness is asked after the fact and can fail; it never holds up what the log permits. But before
-a head is given away, what is there already is compared: a place that holds a head which contradicts this log
-means that this log was rolled back, or that there are two, and that is said with the day on which it was
-seen.
+Constraint: a witness is asked after the fact and can fail; it never holds up what the log permits
+(`anchorhold.audit.delivery` asks in threads of its own). But before a head is given away, what is there
+already is compared: a place that holds a head which contradicts this log means that this log was rolled back,
+or that there are two, and that is said with the day on which it was seen.
 
 Targets: ``folder:DIR`` (a removable disk, another machine's mount), ``git:DIR`` (a work tree; each head is a
-commit), ``command:PROGRAM ARGUMENTS`` (gets the head on standard input; no shell).
-Sources: https://c2sp.org/tlog-checkpoint, https://c2sp.org/tlog-cosignature.
+commit), ``command:PROGRAM ARGUMENTS`` (gets one head a run on standard input; no shell). A folder receives
+the final head of every epoch, and each head of the current one. A command receives the newest head the first
+time; from then on every epoch's final head and each newer one, in order: what it took last is kept in
+``<state>/delivered/``.
+Sources: https://c2sp.org/tlog-checkpoint, and https://c2sp.org/tlog-witness for what a witness promises. That
+specification's HTTP calls are not spoken here: the supervisor has no network. `anchorhold.audit.consistency`
+makes the body of its add-checkpoint request, for a program that does.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
+import threading
 import time
-from urllib.parse import quote
+from hashlib import sha256
 
-from anchorhold.audit.files import read_file, replace
-from anchorhold.audit.keys import Key
-from anchorhold.audit.note import Checkpoint, key_identifier, note_line, vkey_text
-from anchorhold.audit.read import Epoch, Snapshot, log_folder
+from anchorhold.audit.files import make_folders, read_file, remove_quietly, replace
+from anchorhold.audit.note import Checkpoint
+from anchorhold.audit.read import Epoch, log_folder
+from anchorhold.audit.state import State
 from anchorhold.audit.tree import fold, load_edge
 from anchorhold.errors import AuditError, PolicyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-COSIGNATURE = b"\x04"
-"""Signature type of tlog-cosignature with Ed25519."""
+    Head = tuple[Epoch, Checkpoint]
 
 SECONDS = 30
 """How long a command or git may take."""
 
+MOST_SAID = 200
+"""Characters of a program's last words that go into a problem."""
+
 ALLOWED = '"folder:/path", "git:/path" or "command:/path/of/program arguments"'
+
+
+class Contradiction(AuditError):
+    """A witness holds a head that this log does not go on from."""
+
+
+class Problem:
+    """Why a witness did not take a head, in words. ``contradicts``: it holds one that speaks against this
+    log; else the log may be in order, and the witness was not there."""
+
+    __slots__ = ("contradicts", "text")
+
+    def __init__(self, text: str, *, contradicts: bool = False) -> None:
+        self.text, self.contradicts = text, contradicts
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class Target:
     """One witness: its ``kind`` and where it is."""
 
-    __slots__ = ("arguments", "kind", "path")
+    __slots__ = ("arguments", "kind", "path", "text")
 
-    def __init__(self, kind: str, path: str, arguments: list[str]) -> None:
-        self.kind, self.path, self.arguments = kind, path, arguments
+    def __init__(self, text: str, kind: str, path: str, arguments: list[str]) -> None:
+        self.text, self.kind, self.path, self.arguments = text, kind, path, arguments
 
 
 def parse(text: str) -> Target:
@@ -57,32 +83,202 @@ def parse(text: str) -> Target:
         words = shlex.split(rest) if kind == "command" else [os.path.expanduser(rest)]
     except ValueError:
         words = []
+    if words and kind == "command":
+        words[0] = os.path.expanduser(words[0])
     if not words or not os.path.isabs(words[0]):
         raise PolicyError(f"the witness {ascii(text)} has no absolute path", hint=f"Write {ALLOWED}.")
-    return Target(kind, words[0], words)
+    return Target(text, kind, words[0], words)
 
 
-def deliver(state_dir: Path, targets: tuple[str, ...]) -> list[str]:
-    """Give the signed heads to each target; what went wrong, in words. Raises AuditError if the log cannot be
-    read."""
-    if not targets:
-        return []
-    log = log_folder(state_dir)
-    try:
-        snapshot = Snapshot(log)
-        heads = [(epoch, _head(epoch)) for epoch in snapshot.epochs]
-    except OSError as error:
-        raise AuditError(f"the audit log cannot be read: {error}") from error
+def deliver(state_dir: Path, targets: Iterable[str]) -> list[Problem]:
+    """Give the signed heads to each target now, a command the newest one in any case. Raises AuditError if
+    the log cannot be read."""
     problems = []
     for text in targets:
-        try:
-            _deliver(parse(text), heads)
-        except (OSError, subprocess.SubprocessError, AuditError, PolicyError) as error:
-            problems.append(f"witness {text}: {error}")
+        problem = Deliverer(state_dir, text).run(again=True)
+        if problem is not None:
+            problems.append(problem)
     return problems
 
 
-def _head(epoch: Epoch) -> Checkpoint:
+class Deliverer:
+    """Gives the heads of one log to one target, and remembers what it has compared already."""
+
+    def __init__(self, state_dir: Path, text: str) -> None:
+        self._text = text
+        self._log = log_folder(state_dir)
+        digest = sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        self._given = os.path.join(os.path.dirname(self._log), "delivered", digest[:16])
+        self._final: dict[int, Head] = {}  # of ended epochs: they do not change
+        self._agreed: set[str] = set()  # files of final heads that were compared
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stopped = threading.Event()
+        """Set where nothing more is to be started (`stop`)."""
+
+    def run(self, *, again: bool = False) -> Problem | None:
+        """Give all that the target has not; what went wrong. ``again``: a command gets the newest head even
+        if it took that before. AuditError if the log cannot be read."""
+        try:
+            heads = self._heads()
+        except OSError as error:
+            raise AuditError(f"the audit log cannot be read: {error}") from error
+        try:
+            target = parse(self._text)
+            if target.kind == "command":
+                self._to_command(target, heads, again)
+            else:
+                self._to_folder(target, heads)
+        except Contradiction as error:
+            return Problem(f"witness {self._text}: {error}", contradicts=True)
+        except (AuditError, PolicyError) as error:
+            return Problem(f"witness {self._text}: {error}")
+        except OSError as error:
+            where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+            return Problem(f"witness {self._text}: {error.strerror or error}{where}")
+        return None
+
+    def stop(self) -> None:
+        """From another thread: end the program that runs, and start none."""
+        self.stopped.set()
+        process = self._process
+        if process is not None:
+            _kill(process)
+
+    def _heads(self) -> list[Head]:
+        """The final head of each epoch, and the current one's newest. No more is read than that: a running
+        session may be busy with its journal."""
+        state = State.load(self._log) or State()
+        for number in range(state.epoch):
+            if number not in self._final:
+                epoch = Epoch(self._log, number, 0, 0)
+                self._final[number] = epoch, head_of(epoch)
+        current = Epoch(self._log, state.epoch, state.first, state.size)
+        return [*(self._final[number] for number in range(state.epoch)), (current, head_of(current))]
+
+    # -- a command
+
+    def _to_command(self, target: Target, heads: list[Head], again: bool) -> None:
+        note = read_file(self._given)
+        todo = heads[-1:] if note is None else list(self._newer(Checkpoint.parse(note), heads))
+        if again and not todo:
+            todo = heads[-1:]
+        for _, head in todo:
+            self._run(target.arguments, head.note)
+            make_folders(os.path.dirname(self._given), sync=False)
+            replace(self._given, head.note, sync=False)
+
+    def _newer(self, old: Checkpoint, heads: list[Head]) -> Iterator[Head]:
+        """The heads that come after the one it took last, which must still be true."""
+        at = next((at for at, (_, head) in enumerate(heads) if head.origin == old.origin), None)
+        if at is None:
+            if _base(old.origin) == _base(heads[-1][1].origin):
+                raise _gone(old.origin, _seen(self._given))
+            yield heads[-1]  # another log begins
+            return
+        epoch, head = heads[at]
+        _compare(old, self._given, epoch, head)
+        yield from heads[at + (old.size == head.size) :]
+
+    def _run(self, arguments: list[str], note: bytes) -> None:
+        """A program of the user's, without a shell, bounded in time; what it says goes into the problem.
+
+        In a session of its own: Ctrl-C at the terminal is not meant for it. Its standard input and error are
+        files in memory, so that nobody waits for what it starts and leaves behind.
+        """
+        name = os.path.basename(arguments[0])
+        given, said = os.memfd_create("head"), os.memfd_create("said")
+        try:
+            os.write(given, note)
+            os.lseek(given, 0, os.SEEK_SET)
+            if self.stopped.is_set():
+                raise AuditError(f"{name} was not started: there was no time left")
+            process = self._process = subprocess.Popen(
+                arguments, stdin=given, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+            try:
+                if self.stopped.is_set():
+                    _kill(process)
+                code = process.wait(SECONDS)
+            except subprocess.TimeoutExpired:
+                _kill(process)
+                process.wait()
+                raise AuditError(
+                    f"{name} did not end within {SECONDS} seconds and was stopped; {_LATER}"
+                ) from None
+            finally:
+                self._process = None
+            if self.stopped.is_set() and code == -signal.SIGKILL:
+                raise AuditError(f"{name} had not ended and was stopped; {_LATER}")
+            if code:
+                words = os.pread(said, 1 << 16, 0).decode("utf-8", "replace").strip()[-MOST_SAID:]
+                how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+                raise AuditError(f"{arguments[0]} {how}{': ' + ascii(words)[1:-1] if words else ''}")
+        finally:
+            os.close(given)
+            os.close(said)
+
+    # -- a folder, which can be a repository
+
+    def _to_folder(self, target: Target, heads: list[Head]) -> None:
+        if not os.path.isdir(target.path):
+            raise AuditError("the folder is not there (a disk that is not mounted?)")
+        git = ["git", "-C", target.path, "-c", "core.hooksPath=/dev/null"]
+        if target.kind == "git":  # asked before anything is written there
+            self._run([*git, "rev-parse", "--git-dir"], b"")
+        have = _stored(target.path)
+        mine = {head.origin for _, head in heads}
+        for origin, names in have.items():
+            if origin not in mine and _base(origin) == _base(heads[-1][1].origin):
+                raise _gone(origin, _seen(os.path.join(target.path, names[-1])))
+        lost = ""  # the newest one that is there, if nothing is left to compare it with
+        for epoch, head in heads:
+            names = have.get(head.origin, [])
+            # The newest one stands for all: each was compared with those before it when it came.
+            if names and names[-1] in self._agreed:
+                lost = ""
+            elif names:
+                path = os.path.join(target.path, names[-1])
+                lost = "" if _compare(Checkpoint.parse(read_file(path) or b""), path, epoch, head) else path
+        if lost:
+            raise Contradiction(
+                f"the epoch of the newest head there, seen on {_seen(lost)}, was pruned since: whether this "
+                "log goes on from it cannot be told. If you know that it does, name a new folder"
+            )
+        written = []
+        for epoch, head in heads:
+            name = _file_name(head)
+            if name not in have.get(head.origin, []):
+                replace(os.path.join(target.path, name), head.note, sync=True, mode=0o644)
+                written.append(name)
+            if epoch is not heads[-1][0]:
+                self._agreed.add(name)
+        if target.kind == "git" and written:
+            try:
+                self._commit(git, written, heads[-1][1].size)
+            except BaseException:
+                remove_quietly([os.path.join(target.path, name) for name in written])  # so it is done again
+                raise
+
+    def _commit(self, git: list[str], written: list[str], size: int) -> None:
+        identity = ["-c", "user.name=anchorhold", "-c", "user.email=anchorhold@localhost"]
+        self._run([*git, "add", "--", *written], b"")
+        message = f"Head of {size} entries"
+        self._run([*git, *identity, "commit", "-q", "-m", message, "--", *written], b"")
+
+
+_LATER = "it is given the head again by the next run"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The program and what it started, which is its session."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except OSError:
+        return
+
+
+def head_of(epoch: Epoch) -> Checkpoint:
+    """An epoch's signed head. AuditError, OSError."""
     note = read_file(os.path.join(epoch.folder, "checkpoint"))
     if note is None:
         raise AuditError(
@@ -91,46 +287,15 @@ def _head(epoch: Epoch) -> Checkpoint:
     return Checkpoint.parse(note)
 
 
-def _deliver(target: Target, heads: list[tuple[Epoch, Checkpoint]]) -> None:
-    if target.kind == "command":
-        _run(target.arguments, heads[-1][1].note)
-        return
-    if not os.path.isdir(target.path):
-        raise AuditError("the folder is not there (a disk that is not mounted?)")
-    have = _stored(target.path)
-    lost = ""  # the newest one that is there, if nothing is left to compare it with
-    for epoch, head in heads:
-        for other in have.get(head.origin, []):
-            path = os.path.join(target.path, other)
-            lost = "" if _compare(path, epoch, head) else path
-    if lost:
-        raise AuditError(
-            f"the epoch of the newest head there, seen on {_seen(lost)}, was pruned since: whether this "
-            "log goes on from it cannot be told",
-            hint="If you know that it does, name a new folder.",
-        )
-    written = []
-    for _, head in heads:
-        name = _file_name(head)
-        if name not in have.get(head.origin, []):
-            replace(os.path.join(target.path, name), head.note, sync=True, mode=0o644)
-            written.append(name)
-    mine = {head.origin for _, head in heads}
-    base = heads[-1][1].origin.rpartition("/")[0]
-    for origin, names in have.items():
-        if origin.rpartition("/")[0] == base and origin not in mine:
-            since = _seen(os.path.join(target.path, names[-1]))
-            raise AuditError(
-                f"the log was rolled back: it had the epoch {origin} on {since}, and does not have it now"
-            )
-    if target.kind == "git" and written:
-        git = ["git", "-C", target.path, "-c", "core.hooksPath=/dev/null"]
-        _run([*git, "add", "--", *written], b"")
-        identity = ["-c", "user.name=anchorhold", "-c", "user.email=anchorhold@localhost"]
-        _run(
-            [*git, *identity, "commit", "-q", "-m", f"Head of {heads[-1][1].size} entries", "--", *written],
-            b"",
-        )
+def _base(origin: str) -> str:
+    """What the origins of all epochs of a log share."""
+    return origin.rpartition("/")[0]
+
+
+def _gone(origin: str, since: str) -> Contradiction:
+    return Contradiction(
+        f"the log was rolled back: it had the epoch {origin} on {since}, and does not have it now"
+    )
 
 
 def _file_name(head: Checkpoint) -> str:
@@ -147,12 +312,11 @@ def _stored(folder: str) -> dict[str, list[str]]:
     return found
 
 
-def _compare(path: str, epoch: Epoch, head: Checkpoint) -> bool:
-    """A head that was given away earlier must still be true; False where nothing is left to tell by."""
-    note = read_file(path)
-    old = Checkpoint.parse(note or b"")
+def _compare(old: Checkpoint, path: str, epoch: Epoch, head: Checkpoint) -> bool:
+    """A head that was given away earlier must still be true; False where nothing is left to tell
+    by. ``path``: where it lies, for the day."""
     if old.size > head.size:
-        raise AuditError(
+        raise Contradiction(
             f"the log was rolled back: it had {old.size} entries in epoch {epoch.number} on {_seen(path)}, "
             f"and has {head.size} now"
         )
@@ -160,7 +324,7 @@ def _compare(path: str, epoch: Epoch, head: Checkpoint) -> bool:
         return False
     root = head.root if old.size == head.size else fold(load_edge(epoch.folder, old.size))
     if root != old.root:
-        raise AuditError(
+        raise Contradiction(
             f"the log was rewritten: its first {old.size} entries in epoch {epoch.number} were others "
             f"on {_seen(path)}"
         )
@@ -169,108 +333,3 @@ def _compare(path: str, epoch: Epoch, head: Checkpoint) -> bool:
 
 def _seen(path: str) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(os.stat(path).st_mtime))
-
-
-def _run(arguments: list[str], note: bytes) -> None:
-    """A program of the user's, without a shell, bounded in time; what it says goes into the problem."""
-    done = subprocess.run(
-        arguments, input=note, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=SECONDS, check=False
-    )
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()[-200:]
-        raise AuditError(
-            f"{arguments[0]} ended with {done.returncode}{': ' + ascii(said)[1:-1] if said else ''}"
-        )
-
-
-# -- the other side: a second person's machine
-
-
-class Cosigner:
-    """A witness's own key and memory, in a folder of its own: ``key``, and the last head of each origin that
-    it saw."""
-
-    def __init__(self, folder: str, name: str | None = None) -> None:
-        """Made on first use, with ``name`` (as ``witness.example/anna``). Raises AuditError, OSError."""
-        self.folder = folder
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        path = os.path.join(folder, "key")
-        if not os.path.lexists(path):
-            if not name or any(character.isspace() or character == "+" for character in name):
-                raise AuditError(
-                    "a witness needs a name without spaces and +", hint="Say --as witness.example/anna"
-                )
-            key = Key.generate(name)
-            key.save(path)
-            key.wipe()
-
-    def vkey(self) -> str:
-        """What the others verify its cosignatures with."""
-        key = Key.load(os.path.join(self.folder, "key"))
-        try:
-            return vkey_text(key.name, key.public, COSIGNATURE)
-        finally:
-            key.wipe()
-
-    def last(self, origin: str) -> Checkpoint | None:
-        """The head of this origin that it cosigned last."""
-        note = read_file(self._path(origin))
-        return None if note is None else Checkpoint.parse(note)
-
-    def cosign(self, head: Checkpoint) -> bytes:
-        """Remember the head, then sign it; the caller has verified it and that it goes on from the `last`
-        one.
-
-        Returns the note with the cosignature. The record reaches the disk first: tlog-witness.
-        """
-        replace(self._path(head.origin), head.note, sync=True)
-        now = int(time.time())
-        body, _, signatures = head.note.decode().rpartition("\n\n")
-        message = f"cosignature/v1\ntime {now}\n{body}\n"
-        key = Key.load(os.path.join(self.folder, "key"))
-        try:
-            signature = now.to_bytes(8, "big") + key.signature(message)
-            line = note_line(key.name, key_identifier(key.name, key.public, COSIGNATURE), signature)
-        finally:
-            key.wipe()
-        return f"{body}\n\n{signatures}{line}".encode()
-
-    def _path(self, origin: str) -> str:
-        # another origin must not come to the same name: it would take the memory of this one away
-        return os.path.join(
-            self.folder, quote(origin, safe="/").replace("_", "%5F").replace("/", "_") + ".seen"
-        )
-
-
-def _joined(kept: bytes | None, note: bytes, head: Checkpoint) -> bytes:
-    """The note with what others cosigned of the same head. AuditError where a newer head is kept."""
-    if kept is None:
-        return note
-    if Checkpoint.parse(kept).size > head.size:
-        raise AuditError("a newer head is kept already", hint="Let the witness cosign that one.")
-    (body, _, lines), (others, _, known) = (one.rpartition(b"\n\n") for one in (note, kept))
-    if others != body:
-        return note
-    joined = dict.fromkeys([*known.splitlines(keepends=True), *lines.splitlines(keepends=True)])
-    return body + b"\n\n" + b"".join(joined)
-
-
-def keep_cosigned(state_dir: Path, note: bytes) -> None:
-    """Put a cosigned head into the log, if it is a head of this log. Raises AuditError."""
-    log = log_folder(state_dir)
-    head = Checkpoint.parse(note)
-    try:
-        for epoch in Snapshot(log).epochs:
-            own = _head(epoch)
-            if own.origin == head.origin:
-                if head.size > own.size:
-                    raise AuditError("the cosigned head is newer than this log: was it rolled back?")
-                root = own.root if head.size == own.size else fold(load_edge(epoch.folder, head.size))
-                if root != head.root:
-                    raise AuditError("the cosigned head is of another log with this name: was it rewritten?")
-                path = os.path.join(epoch.folder, "cosigned")
-                replace(path, _joined(read_file(path), note, head), sync=True)
-                return
-    except OSError as error:
-        raise AuditError(f"the cosigned head cannot be kept: {error}") from error
-    raise AuditError("the cosigned head is not of this log")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from anchorhold.cli import place
 from anchorhold.cli.cell import Cell, Result, writing
 from anchorhold.cli.inputs import read_material, read_question
 from anchorhold.cli.options import Choices, shared_options
@@ -35,7 +35,7 @@ sends nothing for 2 seconds is left alone (a note says so); --file - waits for i
 standard input is the question.
 
 --json prints one object when the answer is complete: v, answer, reason, session, model, policy, usage,
-files, documents, shown, refused, layers, missing, hidden. After an error there is none.
+files, documents, shown, refused, layers, missing, hidden, left_out. After an error there is none.
 """
 
 
@@ -59,14 +59,13 @@ def ask(
     """
     started = time.monotonic()
     choices = Choices(**values)
-    if receipt is not None and (not receipt or os.path.isdir(receipt)):
-        raise UsageError(f"--receipt names no file: {ascii(receipt)}")
+    if receipt is not None:
+        place.check(receipt)  # before a model is asked in vain
     request = run(choices, question, as_object, state_dir(ctx), started)
     if receipt is not None:
         from anchorhold.audit.receipt import make
-        from anchorhold.cli.proof import write_receipt
 
-        write_receipt(receipt, make(state_dir(ctx), request))
+        place.write(receipt, make(state_dir(ctx), request))
 
 
 def run(choices: Choices, question: str | None, as_object: bool, state: Path, started: float) -> str:
@@ -108,8 +107,13 @@ def run(choices: Choices, question: str | None, as_object: bool, state: Path, st
                     notes.mark(line)
                 if cell.started:
                     notes.mark(seen_line(cell.summary, cell.result.documents))
+                if not as_object or outcome != "done":
+                    cell.tell_witnesses()
     if as_object:
-        print_object(cell, result)
+        try:
+            print_object(cell, result)
+        finally:
+            cell.tell_witnesses()
     return f"{cell.summary.session}-1"
 
 

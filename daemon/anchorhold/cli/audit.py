@@ -7,6 +7,7 @@ so tables show it as one quoted word each and JSON as ASCII.
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -14,7 +15,7 @@ import click
 
 from anchorhold.cli import terminal
 from anchorhold.cli.lazy import LazyGroup
-from anchorhold.cli.rows import Rows, said
+from anchorhold.cli.rows import Rows, columns, said
 from anchorhold.cli.rows import shown as word
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
@@ -88,11 +89,15 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
 
 
 def _whole(entry: dict[str, Any]) -> str:
+    if not sys.stdout.isatty():
+        return "\n".join(columns(terminal.clean(name), word(value)) for name, value in entry.items())
     width = max(len(name) for name in entry)
     return "\n".join(f"{terminal.clean(name):{width}}  {word(value)}" for name, value in entry.items())
 
 
 def _summary(name: str, found: list[dict[str, Any]]) -> str:
+    from anchorhold.audit.index.filters import is_refusal
+
     kinds = Counter(str(entry.get("kind")) for entry in found)
     shown = {
         (str(entry.get("resolved")), str(entry.get("sha256")))
@@ -104,15 +109,18 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
         for entry in found
         if entry.get("kind") == "denial"
     )
+    left_out = sum(entry["hidden"] for entry in found if entry.get("kind") == "list" and is_refusal(entry))
     first, last = (terminal.clean(str(found[at].get("time"))) for at in (0, -1))
     ended = "" if kinds["session.end"] else " (no end: still running, or crashed)"
     lines = [
         f"session   {terminal.clean(name)}",
         f"time      {first} to {last}{ended}",
         "entries   " + ", ".join(f"{count} {terminal.clean(kind)}" for kind, count in sorted(kinds.items())),
-        f"shown     {len(shown)} files of class data",
-        f"refused   {refused} requests",
+        f"shown     {terminal.count(len(shown), 'file')} of class data",
+        f"refused   {terminal.count(refused, 'request')}",
     ]
+    if left_out:  # by the rules: data.deny, a second name, a link that leads out
+        lines.append(f"left out  {terminal.count(left_out, 'name')} of listings")
     lines += [f"  {terminal.clean(digest)[:12]}  {word(path)}" for path, digest in sorted(shown)]
     return "\n".join([*lines, ""])
 
@@ -128,8 +136,9 @@ def _summary(name: str, found: list[dict[str, Any]]) -> str:
     "--witness",
     "witnesses",
     multiple=True,
-    metavar="VKEY|FOLDER",
-    help="A witness that must have cosigned, or a folder of checkpoints kept elsewhere. May be repeated.",
+    metavar="VKEY|FOLDER|FILE",
+    help="A witness that must have cosigned, or a folder or file of checkpoints kept elsewhere. May be"
+    " repeated.",
 )
 @click.option(
     "--without-names", is_flag=True, help="This copy of the log was made without names and digests."
@@ -141,12 +150,14 @@ def verify(
 ) -> None:
     """Check every entry, hash and signature. Exit code 5 if anything is wrong."""
     from anchorhold.verify.check import verify as check
-    from anchorhold.verify.result import LogUnreadable
+    from anchorhold.verify.result import LogUnreadable, WitnessUnusable
 
     try:
         result = check(
             str(state_dir(ctx)), vkey=key_given(vkey), witnesses=witnesses, names=not without_names
         )
+    except WitnessUnusable as error:
+        raise UsageError(str(error)) from None
     except LogUnreadable as error:
         raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
     say(json.dumps(result.as_dict()) if as_json else result.text())

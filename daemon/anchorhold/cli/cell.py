@@ -61,14 +61,25 @@ class Cell:
         from anchorhold.supervisor.session import Session
 
         self.policy = policy
-        self._state = state
         self.result = Result()
         self._guard = guard
         self._notes = notes
         self._progress = Progress(notes)
         self.started = False
         self._skipped = 0
-        self._log = Log.open(state, durability=policy.audit.durability)
+        self._log = Log.open(
+            state,
+            durability=policy.audit.durability,
+            epoch_seconds=policy.audit.epoch,
+            epoch_entries=policy.audit.epoch_entries,
+        )
+        self._delivery = None
+        if policy.audit.witness:
+            from anchorhold.audit.delivery import Delivery
+
+            self._delivery = Delivery(state, policy.audit.witness)
+            self._log.signed = self._delivery.wake
+            self._delivery.wake()  # what was signed since the last run, and while the log was opened
         folders = () if files else policy.data.read
         self._session = Session(
             policy, self._log, state_dir=state, suffixes=suffixes(folders, files or policy.data.files)
@@ -155,19 +166,16 @@ class Cell:
         """End the session and close the log. Whatever happens to the one, the other is closed."""
         try:
             self._session.close(reason)
-            self._witnesses()
         finally:
             self._log.close()
             self._guard.watch(None)
 
-    def _witnesses(self) -> None:
-        """Give the signed head away, and say what did not arrive. The answer stands all the same."""
-        targets = self.policy.audit.witness
-        if targets:
-            from anchorhold.audit.witness import deliver
-
-            for problem in deliver(self._state, targets):
-                self._notes.line(f"warning: {clean(problem)}")
+    def tell_witnesses(self) -> None:
+        """After `close`, and after all that the user waits for: let the witnesses take the last head, for a
+        moment, and say what did not arrive. The answer stands all the same."""
+        delivery, self._delivery = self._delivery, None
+        for problem in delivery.close() if delivery is not None else []:
+            self._notes.line(f"warning: {clean(str(problem))}")
         if self.policy.audit.copy and self._session.copies_lost:
             self._notes.line(
                 f"note: {self._session.copies_lost} copies of entries did not arrive; the log has all"

@@ -187,6 +187,7 @@ class Chat:
             finally:
                 if cell.started:
                     self._notes.mark(seen_line(cell.summary, cell.result.documents))
+                cell.tell_witnesses()
 
     def _list_files(self) -> None:
         shown = self._cell.summary.shown if self._cell is not None else []

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
 from anchorhold.cli import terminal
-from anchorhold.cli.rows import fitted, said, shown
+from anchorhold.cli.named import whole_name
+from anchorhold.cli.rows import columns, fitted, said, shown
 from anchorhold.cli.selection import say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import UsageError
@@ -29,7 +31,7 @@ def diff(ctx: click.Context, before: str | None, after: str | None, as_json: boo
     """What did one run read that another did not? Without names: the last run against the one before it.
 
     + a file only the second one read, - a file only the first one read, ~ a file whose content was another.
-    After "=" is where the other run read the same content.
+    After "=" (in a pipe: in a third column) is where the other run read the same content.
     """
     state = state_dir(ctx)
     if (before is None) != (after is None):
@@ -49,6 +51,8 @@ def diff(ctx: click.Context, before: str | None, after: str | None, as_json: boo
         if as_json:
             contents = {"before": sorted(old.get(path, ())), "after": sorted(new.get(path, ()))}
             say(json.dumps({"change": change, "path": path, **contents, "same": same}))
+        elif not sys.stdout.isatty():
+            say(columns(MARKS[change], shown(path), *map(shown, same[:1])))
         else:
             also = f" = {shown(same[0])}" if same else ""
             say(fitted(f"{MARKS[change]} {shown(path)}{also}"))
@@ -78,6 +82,7 @@ def _read_by(state: Path, which: str) -> dict[str, set[str]]:
     from anchorhold.audit.index.filters import Filter
     from anchorhold.audit.index.find import find
 
+    which = whole_name(state, which)
     session, dash, _ = which.partition("-")
     found: dict[str, set[str]] = {}
     names = set()

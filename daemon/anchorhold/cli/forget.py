@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from anchorhold.cli import terminal
+from anchorhold.cli.named import whole_name
 from anchorhold.cli.output import Notes
-from anchorhold.cli.selection import moment, pattern, say
+from anchorhold.cli.selection import content_asked, moment, pattern, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import UsageError
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATHS = ("path", "resolved", "model_path")
+LEAST = 16
+"""Digits of a digest that are enough to forget by: chance does not make so many the same."""
 
 
 def _by() -> str:
@@ -42,7 +46,13 @@ def _sure(question: str, yes: bool) -> bool:
 @click.option(
     "--path", metavar="PATTERN", help="Names of paths like this: ~/taxes, '~/taxes/2019/**', '*.pdf'."
 )
-@click.option("--session", metavar="ID", help="Everything private of this session; its whole name.")
+@click.option(
+    "--file", metavar="FILE", help="Of entries that handed out this very file, by its content's digest."
+)
+@click.option("--digest", metavar="SHA256", help="Of entries that handed out this content, by its digest.")
+@click.option(
+    "--session", metavar="ID", help="Everything private of this session; the beginning of its name will do."
+)
 @click.option("--since", metavar="TIME", help="Of entries from this time on.")
 @click.option("--until", metavar="TIME", help="Of entries before this time; a day is included whole.")
 @click.option("--digests", is_flag=True, help="Digests of contents too: whoever has a file knows its digest.")
@@ -55,6 +65,8 @@ def _sure(question: str, yes: bool) -> bool:
 def redact(
     ctx: click.Context,
     path: str | None,
+    file: str | None,
+    digest: str | None,
     session: str | None,
     since: str | None,
     until: str | None,
@@ -68,30 +80,70 @@ def redact(
     Entries stay, with their times, classes and sizes, and the log still verifies; the names are gone from
     every file of the state directory. How many, why and by whom is an entry itself. It cannot be undone.
     Receipts and exports that were given away are not reached.
+
+    A pattern that ends in /** takes the entries of the folder itself too, so that its name goes with the
+    rest. With --file and --digest the names that the content had are forgotten wherever they stand; with
+    --digests, also where its names are gone already.
     """
     from anchorhold.audit import redact as forget
-    from anchorhold.audit.query import path_pattern
 
     if complete:
         count = forget.complete(state_dir(ctx))
-        say(f"redactions in the log: {count} entries; all of them are done")
+        say(f"redactions in the log: {entries(count)}; all of them are done")
         return
-    if not (path or session or since or until):
-        raise UsageError("nothing was chosen", hint="Say --path, --session, --since or --until.")
+    if not (path or file or digest or session or since or until):
+        raise UsageError(
+            "nothing was chosen", hint="Say --path, --file, --digest, --session, --since or --until."
+        )
+    if session:
+        session = whole_name(state_dir(ctx), session)
     whole = pattern(path)
-    fits = path_pattern(whole) if whole is not None else None
-    matches = _chosen(fits, session, moment_text(since), moment_text(until, end=True))
+    fits = path_test(whole) if whole is not None else None
+    content = content_asked(file, digest, least=LEAST)
+    if content is not None and fits is None:
+        repeated: Callable[[str], bool] | None = _any_name
+    else:
+        repeated = fits
+    matches = _chosen(fits, content, session, moment_text(since), moment_text(until, end=True))
     groups = ("names", "text", *(("digests",) if digests else ()))
-    found = forget.plan(state_dir(ctx), matches, groups, path=fits)
+    found = forget.plan(state_dir(ctx), matches, groups, path=repeated)
     if not found:
         Notes().line("no entry matches, or all of them are redacted already")
         return
     what = "names and digests" if digests else "names"
-    if not _sure(f"Forget the {what} in {len(found)} entries for ever?", yes):
+    folder = folder_of(whole) if whole is not None else None
+    also = f", those of the folder {terminal.quote(folder)} itself among them," if folder else ""
+    if not _sure(f"Forget the {what} in {entries(len(found))}{also} for ever?", yes):
         Notes().line("nothing was done")
         return
-    count = forget.redact(state_dir(ctx), matches, groups, reason=reason, by=_by(), path=fits)
-    say(f"redacted {count} entries")
+    count = forget.redact(state_dir(ctx), matches, groups, reason=reason, by=_by(), path=repeated)
+    say(f"redacted {entries(count)}")
+
+
+def entries(number: int) -> str:
+    return terminal.count(number, "entry", "entries")
+
+
+def folder_of(pattern: str) -> str | None:
+    """The folder (or pattern of folders) below which all is meant; None where the pattern says no such
+    thing."""
+    folder = pattern.removesuffix("/").removesuffix("/**")
+    return folder if folder and folder != pattern.removesuffix("/") else None
+
+
+def path_test(pattern: str) -> Callable[[str], bool]:
+    """As `path_pattern`; but whoever forgets all below a folder, with ``/**``, means its own name too."""
+    from anchorhold.audit.query import path_pattern
+
+    fits, folder = path_pattern(pattern), folder_of(pattern)
+    if folder is None:
+        return fits
+    itself = path_pattern(folder)
+    return lambda path: fits(path) or itself(path.rstrip("/") or "/")
+
+
+def _any_name(_path: str) -> bool:
+    return True
 
 
 def moment_text(text: str | None, *, end: bool = False) -> str | None:
@@ -103,9 +155,15 @@ def moment_text(text: str | None, *, end: bool = False) -> str | None:
 
 
 def _chosen(
-    fits: Callable[[str], bool] | None, session: str | None, since: str | None, until: str | None
+    fits: Callable[[str], bool] | None,
+    content: str | None,
+    session: str | None,
+    since: str | None,
+    until: str | None,
 ) -> Callable[[dict[str, Any]], bool]:
     def matches(entry: dict[str, Any]) -> bool:
+        if content is not None and not str(entry.get("sha256", "")).startswith(content):
+            return False
         if session is not None and entry.get("session") != session:
             return False
         time = str(entry.get("time"))
@@ -139,12 +197,12 @@ def prune(ctx: click.Context, before: str, reason: str, yes: bool) -> None:
     if not found:
         Notes().line("no epoch ended before that")
         return
-    entries = sum(one.entries for one in found)
-    question = (
-        f"Remove {entries} entries, in epochs {found[0].epoch.number} to {found[-1].epoch.number}, for ever?"
-    )
+    first, last = found[0].epoch.number, found[-1].epoch.number
+    where = f"in epochs {first} to {last}" if last > first else f"in epoch {first}"
+    question = f"Remove {entries(sum(one.entries for one in found))}, {where}, for ever?"
     if not _sure(question, yes):
         Notes().line("nothing was done")
         return
     gone = old.prune(state_dir(ctx), limit, reason=reason, by=_by())
-    say(f"removed {sum(one.entries for one in gone)} entries in {len(gone)} epochs")
+    count = sum(one.entries for one in gone)
+    say(f"removed {entries(count)} in {terminal.count(len(gone), 'epoch')}")

@@ -6,15 +6,14 @@ imported that this one answer does not need.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import click
 
-from anchorhold.cli.rows import REFUSED, Rows, said
-from anchorhold.cli.selection import moment, pattern
+from anchorhold.cli.rows import Rows, said
+from anchorhold.cli.selection import content_asked, moment, pattern
 from anchorhold.cli.state import state_dir
-from anchorhold.errors import AnchorholdError, UsageError
+from anchorhold.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.command("list")
 @click.option("--session", metavar="ID", help="Only this session; the beginning of its name will do.")
-@click.option("--request", metavar="ID", help="Only this request: a session's name and a number, as 7f3a…-2.")
+@click.option("--request", metavar="ID", help="Only this request: a session's name and a number, as 7f3a-2.")
 @click.option(
     "--kind", "kinds", multiple=True, metavar="KIND", help="Only this kind, as grant. May be repeated."
 )
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--model", metavar="MODEL", help="Only sessions with this model: a digest's beginning, or a path."
 )
-@click.option("--refused", is_flag=True, help="Only what was refused.")
+@click.option("--refused", is_flag=True, help="Only what was refused, and listings that left names out.")
 @click.option("--since", metavar="TIME", help="From this time on: 2026-01-31, 2026-01-31T18:30, -30d, -2h.")
 @click.option("--until", metavar="TIME", help="Before this time; a day is included whole.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N of them.")
@@ -61,7 +60,7 @@ def list_(
         raise UsageError("--json and --csv exclude each other")
     if limit is not None and last is not None:
         raise UsageError("--limit and --last exclude each other")
-    wanted = _filter(**chosen)
+    wanted = _filter(state_dir(ctx), **chosen)
     with Rows("json" if as_json else "csv" if as_csv else "table") as rows:
         if wanted is not None:
             for entry in _found(state_dir(ctx), wanted, limit, last, no_index):
@@ -87,7 +86,10 @@ def _found(
 
 
 def _filter(
+    state: Path,
     *,
+    cls: str | None,
+    request: str | None,
     kinds: tuple[str, ...],
     file: str | None,
     digest: str | None,
@@ -100,40 +102,29 @@ def _filter(
 ) -> Filter | None:
     """What is asked for; None where nothing can match."""
     from anchorhold.audit.index.filters import Filter
-    from anchorhold.audit.query import KINDS
+    from anchorhold.audit.query import CLASSES, KINDS
 
     unknown = sorted(set(kinds) - set(KINDS))
+    if cls is not None and cls not in CLASSES:
+        raise UsageError(f"no class is called {ascii(cls)}", hint=f"Classes: {', '.join(CLASSES)}")
+    if request is not None:
+        from anchorhold.cli.named import whole_name
+
+        request = whole_name(state, request)
     if unknown:
         raise UsageError(f"no kind of entry is called {ascii(unknown[0])}", hint=f"Kinds: {', '.join(KINDS)}")
-    chosen = frozenset(kinds)
-    if refused:
-        chosen = chosen & REFUSED if chosen else REFUSED
-        if not chosen:
-            return None
-    if digest is not None and not re.fullmatch(r"[0-9a-fA-F]{4,64}", digest, re.ASCII):
-        raise UsageError(f"{ascii(digest)} is no digest", hint="Write 4 to 64 hexadecimal digits.")
-    digest = digest.lower() if digest is not None else None
-    if file is not None:
-        content = _digest_of(file)
-        if digest is not None and not content.startswith(digest):
-            return None
-        digest = content
+    content = content_asked(file, None) or content_asked(None, digest)
+    if file is not None and not str(content).startswith(content_asked(None, digest) or ""):
+        return None
     return Filter(
-        kinds=chosen,
-        digest=digest,
+        kinds=frozenset(kinds),
+        cls=cls,
+        request=request,
+        refused=refused,
+        digest=content,
         model=pattern(model),
         path=pattern(path),
         since=moment(since),
         until=moment(until, end=True),
         **same,
     )
-
-
-def _digest_of(name: str) -> str:
-    import hashlib
-
-    try:
-        with open(name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import click
 
-from anchorhold.cli.output import Notes
+from anchorhold.cli import place
+from anchorhold.cli.output import STDOUT, Notes, write_all
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
+from anchorhold.cli.terminal import count
 from anchorhold.errors import AnchorholdError, AuditError, UsageError, VerifyError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from anchorhold.audit.witness import Cosigner
+    from pathlib import Path
+
+    from anchorhold.audit.cosign import Cosigner
 
 
 @click.command()
@@ -33,6 +38,7 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     from anchorhold.audit.read import Snapshot, log_folder
 
     if rotate:
+        log_folder(state_dir(ctx))  # a log is not made here
         log = Log.open(state_dir(ctx))
         try:
             log.checkpoint(rotate=True)
@@ -50,7 +56,7 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     except OSError as error:
         raise AuditError(f"the log's key cannot be read: {error}") from error
     if export_public:
-        _write(export_public, "".join(keys).encode(), mode=0o644)
+        place.write(export_public, "".join(keys).encode(), mode=0o644)
     else:
         say((root if epoch is None else keys[epoch]).rstrip("\n"))
 
@@ -64,9 +70,23 @@ def key(ctx: click.Context, epoch: int | None, export_public: str | None, rotate
     metavar="WITNESS",
     help="Give it to folder:DIR, git:DIR or command:PROGRAM too.",
 )
+@click.option("--policy", metavar="FILE", help="Give it to the witnesses of this policy too.")
+@click.option(
+    "--for-witness",
+    "old",
+    type=click.IntRange(0),
+    metavar="OLD_SIZE",
+    help="Print it as the body of tlog-witness's add-checkpoint: with the proof that it goes on from the"
+    " OLD_SIZE entries which that witness saw of this epoch last (0: none).",
+)
 @click.pass_context
-def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
+def checkpoint(
+    ctx: click.Context, qr: bool, targets: tuple[str, ...], policy: str | None, old: int | None
+) -> None:
     """Sign what is in the log, and print the signed head.
+
+    Runs give their heads to the witnesses that their policy names. Commands without a policy (key --rotate,
+    redact, prune) give it to nobody: the next run does, or this command with --policy.
 
     Kept elsewhere (on paper, in a mail, as a photo of the QR code) it shows later whether the log was rolled
     back or rewritten: anchorhold audit verify --witness FOLDER
@@ -75,12 +95,20 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
     from anchorhold.audit.read import log_folder
 
     log_folder(state_dir(ctx))  # a log is not made here
+    if policy is not None:
+        targets += _witnesses_of(policy, state_dir(ctx))
     log = Log.open(state_dir(ctx))
     try:
         note = log.checkpoint().note.decode()
     finally:
         log.close()
-    say(note.removesuffix("\n"))
+    if old is None:
+        say(note.removesuffix("\n"))
+    else:
+        from anchorhold.audit.consistency import add_checkpoint
+
+        sys.stdout.flush()
+        write_all(STDOUT, add_checkpoint(state_dir(ctx), old))  # UTF-8, whatever the terminal's is
     if qr:
         from anchorhold.cli.qr import lines
 
@@ -91,11 +119,29 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
     if targets:
         from anchorhold.audit.witness import deliver
 
-        problems = deliver(state_dir(ctx), targets)
+        problems = deliver(state_dir(ctx), dict.fromkeys(targets))
         for problem in problems:
-            Notes().line(problem)
+            Notes().line(str(problem))
+        told = [problem for problem in problems if problem.contradicts]
+        if told:
+            raise VerifyError(f"the log is not what {count(len(told), 'witness', 'witnesses')} saw of it")
         if problems:
-            raise VerifyError(f"{len(problems)} of {len(targets)} witnesses did not take the head")
+            raise AuditError(
+                f"{len(problems)} of {count(len(targets), 'witness', 'witnesses')} did not take the head",
+                hint="The log itself is in order, and the head is signed.",
+            )
+
+
+def _witnesses_of(policy: str, state: Path) -> tuple[str, ...]:
+    """Those that a policy names. PolicyError, UsageError."""
+    from anchorhold.policy.load import load
+
+    found = load(policy, state).audit.witness
+    if not found:
+        raise UsageError(
+            f"the policy {ascii(policy)} names no witness", hint="[audit] witness in it, or --to, does."
+        )
+    return found
 
 
 @click.command()
@@ -107,14 +153,17 @@ def checkpoint(ctx: click.Context, qr: bool, targets: tuple[str, ...]) -> None:
 def receipt(ctx: click.Context, which: str, output: str | None, hide_paths: bool, hide_digests: bool) -> None:
     """What an answer was made from, with the proof: for whoever has the log's public key, anywhere.
 
-    REQUEST is a session's name and a number, as `anchorhold audit list --kind request.end` shows it.
+    REQUEST is a session's name and a number, as `anchorhold audit list --kind request.end` shows it. The
+    beginning of the session's name will do.
     """
     from anchorhold.audit.receipt import make
+    from anchorhold.cli.named import whole_name
 
     hide = ("names", "text") if hide_paths else ()
+    which = whole_name(state_dir(ctx), which)
     data = make(state_dir(ctx), which, hide=(*hide, "digests") if hide_digests else hide)
     if output:
-        _write(output, data)
+        place.write(output, data)
     else:
         say(data.decode("ascii").removesuffix("\n"))
 
@@ -181,7 +230,7 @@ def cosign(
     log is verified whole, with the key that you were given. Exit code 5 if it does not hold, or was rolled
     back or rewritten since.
     """
-    from anchorhold.audit.witness import Cosigner, keep_cosigned
+    from anchorhold.audit.cosign import Cosigner, keep_cosigned
 
     if add:
         keep_cosigned(state_dir(ctx), _read(add))
@@ -202,7 +251,7 @@ def cosign(
             f"the witness's folder {ascii(folder)} cannot be used: {error.strerror}"
         ) from error
     if output:
-        _write(output, note, mode=0o644)
+        place.write(output, note, mode=0o644)
     else:
         say(note.decode().removesuffix("\n"))
 
@@ -236,20 +285,3 @@ def _read(name: str, most: int = -1) -> bytes:
             return file.read(most)
     except OSError as error:
         raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error
-
-
-def _write(name: str, data: bytes, mode: int = 0o600) -> None:
-    """Write a file whole, or leave what was there."""
-    from anchorhold.audit.files import replace
-
-    try:
-        if os.path.isdir(name) or os.path.islink(name):
-            raise UsageError(f"{ascii(name)} is a {'folder' if os.path.isdir(name) else 'link'}: name a file")
-        replace(os.path.abspath(name), data, sync=False, mode=mode)
-    except OSError as error:
-        raise AnchorholdError(f"{ascii(name)} cannot be written: {error.strerror}") from error
-
-
-def write_receipt(name: str, data: bytes) -> None:
-    """For ``ask --receipt``."""
-    _write(name, data)

@@ -1,7 +1,7 @@
-"""Entries as they are written out: rows of a table for people, JSON and CSV for programs.
+"""Entries as they are written out: rows of a table on a terminal, plain columns elsewhere, JSON and CSV.
 
 Constraint: everything in the log but its numbers is hostile text (a file's name can hold terminal escapes),
-so a table shows it as one quoted word each.
+so it is shown as one quoted word each, which holds no tab and no line feed either.
 """
 
 from __future__ import annotations
@@ -39,6 +39,28 @@ def line(entry: dict[str, Any]) -> str:
     return f"{head}  {terminal.clean(str(entry.get('kind', ''))):14}  {_what(entry)}".rstrip()
 
 
+def plain(entry: dict[str, Any]) -> str:
+    """An entry as columns for a pipe, whole and in the log's own words (docs/cli.md)."""
+    fields = {name: entry[name] for name in entry if name not in COMMON}
+    path, resolved = fields.pop("path", ""), fields.pop("resolved", None)
+    if resolved not in (None, path):
+        fields["resolved"] = resolved
+    cls = fields.pop("class", "")
+    rest = " ".join(f"{terminal.clean(name)}={shown(value)}" for name, value in fields.items())
+    return columns(
+        entry.get("seq", ""),
+        *(terminal.clean(str(entry.get(name, ""))) for name in ("time", "session", "kind")),
+        terminal.clean(str(cls)),
+        shown(path) if path != "" else "",
+        rest,
+    )
+
+
+def columns(*values: object) -> str:
+    """One row for a pipe: each value safe and without a tab, which the caller sees to."""
+    return "\t".join(map(str, values))
+
+
 HEADING = f"{'SEQ':>8}  {'TIME (UTC)':19}  {'SESSION':{SHORT}}  {'KIND':14}  WHAT"
 
 
@@ -68,20 +90,18 @@ def _brief(value: object) -> str:
 
 
 def fitted(line: str) -> str:
-    """A line of a table as wide as the terminal that it goes to; whole where it goes elsewhere."""
-    if not sys.stdout.isatty():
-        return line
-    columns = shutil.get_terminal_size().columns
-    return line if len(line) <= columns else line[: columns - 1] + "…"
+    """A line of a table as wide as the terminal that it goes to."""
+    width = shutil.get_terminal_size().columns
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
-REFUSED = frozenset({"denial", "breach"})
 _MOST = 1 << 15
 """Characters that are gathered before they are written, where nobody watches."""
 
 
 class Rows:
-    """Writes entries to standard output, under a heading where the form has one.
+    """Writes entries to standard output, under a heading where the form has one. The form ``table`` is one on
+    a terminal only; a pipe or file gets plain columns.
 
     A context manager: what was gathered is written at its end, also where an error ends it.
     """
@@ -112,11 +132,15 @@ class Rows:
             if self.none:
                 self._put(table.HEADING.decode("utf-8").rstrip("\r\n"))
             self._put(table.line(entry).decode("utf-8").rstrip("\r\n"))
+        elif not self._watched:
+            self._put(plain(entry))
         else:
+            from anchorhold.audit.index.filters import is_refusal  # a pipe needs none of it
+
             if self.none:
                 self._put(dim(fitted(HEADING), self._colour))
             text = fitted(line(entry))
-            self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and entry.get("kind") in REFUSED else text)
+            self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and is_refusal(entry) else text)
         self.none = False
 
     def _put(self, text: str) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from anchorhold.errors import UsageError
+from anchorhold.errors import AnchorholdError, UsageError
 
 UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -40,6 +40,33 @@ def pattern(path: str | None) -> str | None:
         return path
     path = os.path.expanduser(path)
     return path if path.startswith(("/", "*")) else os.path.normpath(os.path.join(os.getcwd(), path))
+
+
+def content_asked(file: str | None, digest: str | None, *, least: int = 4) -> str | None:
+    """The beginning of the digest that ``--file`` and ``--digest`` ask for; None where neither does.
+
+    At least ``least`` digits. UsageError where it is no digest, or they name two contents; AnchorholdError
+    where the file cannot be read.
+    """
+    if digest is not None and not re.fullmatch(rf"[0-9a-fA-F]{{{least},64}}", digest, re.ASCII):
+        raise UsageError(f"{ascii(digest)} is no digest", hint=f"Write {least} to 64 hexadecimal digits.")
+    digest = digest.lower() if digest is not None else None
+    if file is None:
+        return digest
+    content = _digest_of(file)
+    if digest is not None and not content.startswith(digest):
+        raise UsageError(f"{ascii(file)} has another digest: {content}")
+    return content
+
+
+def _digest_of(name: str) -> str:
+    import hashlib
+
+    try:
+        with open(name, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise AnchorholdError(f"{ascii(name)} cannot be read: {error.strerror}") from error
 
 
 def key_given(key: str | None) -> str | None:

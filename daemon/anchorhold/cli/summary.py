@@ -28,6 +28,7 @@ def seen_line(summary: Summary, documents: Iterable[Document]) -> str:
     """``seen: 3 files, 41 kB (2 whole, 1 in part) · refused: nothing · session … · anchorhold audit …``"""
     session = summary.session[:SESSION_DIGITS]
     hidden = [f"hidden by data.deny: {count(summary.hidden, 'name')}"] * bool(summary.hidden)
+    hidden += [f"left out of listings: {count(summary.left_out, 'name')}"] * bool(summary.left_out)
     parts = [
         f"seen: {_shown(summary, documents)}",
         f"refused: {_refused(summary)}",
@@ -141,6 +142,7 @@ def as_json(
         "layers": dict(summary.layers),
         "missing": dict(summary.missing),
         "hidden": summary.hidden,
+        "left_out": summary.left_out,
     }
 
 

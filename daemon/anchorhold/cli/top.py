@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import click
 
-from anchorhold.cli.rows import dim, fitted, is_coloured, said, shown
+from anchorhold.cli.rows import columns, dim, fitted, is_coloured, said, shown
 from anchorhold.cli.selection import moment, say
 from anchorhold.cli.state import state_dir
 
@@ -26,11 +27,14 @@ def top(ctx: click.Context, by: str, count: int, since: str | None, until: str |
 
     found = totals(state_dir(ctx), by, since=moment(since), until=moment(until, end=True), note=said)
     rows = sorted(found.items(), key=lambda one: (-one[1][0], -one[1][1], one[0]))[:count]
-    if not as_json and rows:
+    watched = sys.stdout.isatty()
+    if not as_json and rows and watched:
         say(dim(fitted(f"{'TIMES':>8}  {'BYTES':>14}  {by.upper()}"), is_coloured()))
     for name, (times, size) in rows:
         if as_json:
             say(json.dumps({by: name, "times": times, "bytes": size}))
+        elif not watched:
+            say(columns(times, size, shown(name)))
         else:
             say(fitted(f"{times:>8}  {size:>14}  {shown(name)}"))
     if not rows:

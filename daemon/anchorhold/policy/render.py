@@ -11,7 +11,7 @@ from anchorhold.policy.schema import DEFAULT_DENY, SECTIONS, VERSION, Policy
 from anchorhold.policy.values import shown
 
 SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap"})
-DURATIONS = frozenset({"limits.wall_clock", "limits.idle"})
+DURATIONS = frozenset({"limits.wall_clock", "limits.idle", "audit.epoch"})
 UNSET = frozenset({"model.sha256", "api.listen"})
 
 WIDTH = 100
@@ -44,7 +44,7 @@ def _key(policy: Policy, section: str, key: str, value: object) -> str:
     if dotted in SIZES:
         value = "off" if value is None else size(value)
     elif dotted in DURATIONS:
-        value = "off" if value is None else f"{value:g}s"
+        value = "off" if value is None else f"{value:.0f}s"
     elif value is None:
         value = "off"
     return _line(key, value, dotted in policy.given)
@@ -166,6 +166,9 @@ durability = "write"    # "fsync": on disk before every grant, even if the power
 prompts = "commitment"  # a hash that proves a text that you still have; "text": the text itself; or "none"
 witness = []            # who gets each signed head: "folder:/media/usb/heads", "git:/path", "command:/x y"
 copy = []               # live copies of entries: "journald", "syslog", "syslog:udp://127.0.0.1:514"
+copy_names = true       # false: the copies hold no path, no digest and no text
+epoch = "1d"            # so long a key signs the log; then it is destroyed, and what it signed stands
+epoch_entries = 1000000 # or so many entries
 
 [require]
 # Without these layers nothing starts (exit code 6).

@@ -34,6 +34,9 @@ DEFAULT_TASKS = 256
 
 MIB, GIB = 1 << 20, 1 << 30
 
+# Seconds, and entries, after which the log begins a new epoch: those of `audit.settle`, a test compares.
+EPOCH, EPOCH_ENTRIES = 86_400.0, 1_000_000
+
 # limits.memory, when not given, is the size of the model file and this: weights may be copied while they are
 # repacked, and the context's cache of a large model takes gigabytes.
 MEMORY_BESIDE_MODEL = 4 * GIB
@@ -87,13 +90,18 @@ class Audit:
     """``durability``: ``write`` or ``fsync``. ``prompts``: ``commitment``, ``text`` or ``none``.
 
     ``witness``: who gets each signed head (`anchorhold.audit.witness`). ``copy``: where entries are copied to
-    (`anchorhold.audit.copies`).
+    (`anchorhold.audit.copies`), ``copy_names``: with paths, digests and texts or without.
+    ``epoch`` (seconds) and ``epoch_entries``: after how long, or how many entries, a signing key is destroyed
+    and the next one begins.
     """
 
     durability: str = "write"
     prompts: str = "commitment"
     witness: tuple[str, ...] = ()
     copy: tuple[str, ...] = ()
+    copy_names: bool = True
+    epoch: float = EPOCH
+    epoch_entries: int = EPOCH_ENTRIES
 
 
 @dataclass(frozen=True, slots=True)

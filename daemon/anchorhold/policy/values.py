@@ -139,6 +139,22 @@ def duration(value: object) -> float | None:
     return float(total)
 
 
+def between(low: int, high: int, words: str) -> Parser:
+    """A duration from ``low`` to ``high`` seconds, which `words` says."""
+    allowed = f'a time with its unit, as "1d" or "6h", {words}'
+
+    def parser(value: object) -> float:
+        try:
+            found = duration(value)
+        except Bad as error:
+            raise Bad(str(error), allowed) from None
+        if found is None or not low <= found <= high:
+            raise Bad(f"{shown(value)} is out of range", allowed)
+        return found
+
+    return parser
+
+
 def processors(value: object) -> float | None:
     allowed = 'a number of processors from 0.05 to 4096, as 0.5 or 2, or "off"'
     if value == "off":

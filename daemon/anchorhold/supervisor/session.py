@@ -74,9 +74,16 @@ class Summary:
     """What a session was shown and refused, from the supervisor's own books."""
 
     def __init__(
-        self, recorder: Recorder, layers: dict[str, str], missing: dict[str, str], phase: str, hidden: int
+        self,
+        recorder: Recorder,
+        layers: dict[str, str],
+        missing: dict[str, str],
+        phase: str,
+        hidden: int,
+        left_out: int,
     ) -> None:
-        """hidden: names in listings that the policy's deny patterns hid."""
+        """hidden: names in listings that the policy's deny patterns hid; left_out: those that were left out
+        for another reason (a second name, a link that leads out)."""
         self.session = recorder.session
         self.shown = [(text(path), digest, size) for path, (digest, size) in recorder.shown.items()]
         self.refused_total = recorder.denied
@@ -84,7 +91,8 @@ class Summary:
             (text(path) if path else call, why, times)
             for (call, path, why), times in recorder.examples.items()
         ]
-        self.layers, self.missing, self.phase, self.hidden = layers, missing, phase, hidden
+        self.layers, self.missing, self.phase = layers, missing, phase
+        self.hidden, self.left_out = hidden, left_out
 
 
 class Session:
@@ -110,7 +118,7 @@ class Session:
         if policy.audit.copy:
             from anchorhold.audit.copies import Copies
 
-            self._copies = Copies(policy.audit.copy)
+            self._copies = Copies(policy.audit.copy, names=policy.audit.copy_names)
         self.recorder = Recorder(log, new_session(), self._copies)
         self.layers: dict[str, str] = {}
         self.missing: dict[str, str] = {}
@@ -140,7 +148,7 @@ class Session:
     @property
     def summary(self) -> Summary:
         phase = self._loop.stage if self._loop is not None else "none"
-        return Summary(self.recorder, self.layers, self.missing, phase, len(self._hidden))
+        return Summary(self.recorder, self.layers, self.missing, phase, len(self._hidden), len(self._named))
 
     # ---- start --------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import sys
 from anchorhold.verify.check import verify
 from anchorhold.verify.note import NoteError, given_key
 from anchorhold.verify.receipt import ReceiptError, report, text, verify_receipt
-from anchorhold.verify.result import LogUnreadable
+from anchorhold.verify.result import LogUnreadable, WitnessUnusable
 
 NAME = "python -m anchorhold.verify"
 
@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         return _receipt(given[1:]) if given[:1] == ["receipt"] else _log(given)
     except BrokenPipeError:
         return 1
+    except WitnessUnusable as error:
+        print(f"error: {ascii(str(error))[1:-1]}", file=sys.stderr)
+        return 2
     except (LogUnreadable, OSError) as error:
         print(f"error: {ascii(str(error))[1:-1]}", file=sys.stderr)
         return 1
@@ -51,8 +54,9 @@ def _log(arguments: list[str]) -> int:
         help="the verifier key to trust; default: the one beside the log",
     )
     parser.add_argument(
-        "--witness", action="append", default=[], metavar="VKEY|FOLDER",
-        help="the vkey of a witness that must have cosigned, or a folder of checkpoints kept elsewhere",
+        "--witness", action="append", default=[], metavar="VKEY|FOLDER|FILE",
+        help="the vkey of a witness that must have cosigned, or a folder or file of checkpoints kept"
+             " elsewhere",
     )  # fmt: skip
     parser.add_argument(
         "--without-names", action="store_true", help="this copy of the log was made without names and digests"

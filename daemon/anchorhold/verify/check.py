@@ -37,10 +37,10 @@ def verify(
 
     ``vkey`` is the key to trust: the root's, or that of a later epoch, and then what is before is not looked
     at. Without it, the one that lies beside the log, which proves that nothing changed since whoever holds
-    that key signed it. ``witnesses``: vkeys of witnesses that must have cosigned, or folders of checkpoints
-    that must be of this log. ``heads``: signed heads that were seen before, each with the time of that; those
-    of this log must still be true. ``names``: whether openings must be there; a copy without names can do
-    without. Raises LogUnreadable.
+    that key signed it. ``witnesses``: vkeys of witnesses that must have cosigned, or folders or files of
+    checkpoints that must be of this log. ``heads``: signed heads that were seen before, each with the time of
+    that; those of this log must still be true. ``names``: whether openings must be there; a copy without
+    names can do without. Raises LogUnreadable, WitnessUnusable.
     """
     inner = os.path.join(directory, "log")
     log = inner if os.path.isdir(inner) else directory
@@ -89,12 +89,12 @@ class _Check:
         result.proven = chain.proven
         result.sessions, result.open_sessions = self.rules.sessions, self.rules.open_sessions
         if result.open_sessions:
-            result.notes.append(f"{result.open_sessions} sessions have no end: still running, or crashed")
+            many = "1 session has" if result.open_sessions == 1 else f"{result.open_sessions} sessions have"
+            result.notes.append(f"{many} no end: still running, or crashed")
         result.notes += [step_words(seq, moved) for seq, moved in self.rules.steps[:20]]
         if result.left_over:
-            result.notes.append(
-                f"{result.left_over} files are left over from a crash: the next run writes them anew"
-            )
+            many = "1 file is" if result.left_over == 1 else f"{result.left_over} files are"
+            result.notes.append(f"{many} left over from a crash: the next run writes anew what it needs")
         if chain.books.without_names and not self.names:
             result.notes.append(
                 "names and digests are not in this copy: only commitments to them were checked"

@@ -7,6 +7,10 @@ class LogUnreadable(Exception):
     """There is no log at that place, or it may not be read. Says nothing about what is in it."""
 
 
+class WitnessUnusable(LogUnreadable):
+    """A witness that was asked for is none: a slip of the hand, which says nothing about the log."""
+
+
 class Finding:
     """One thing that is wrong.
 
@@ -145,13 +149,13 @@ class Result:
     def text(self) -> str:
         """For people. Holds nothing of the log's content but numbers and ASCII."""
         lines = [f"log      {ascii(self.log)[1:-1]}", f"key      {ascii(self.vkey)[1:-1]}"]
-        count = f"{self.size} in {self.sessions} sessions and {self.epochs} epochs"
+        count = f"{self.size} in {_count(self.sessions, 'session')} and {_count(self.epochs, 'epoch')}"
         lines.append(f"entries  {count}; {self.signed} signed, {self.unsigned} not yet")
         if self.pruned:
             left = f"of entries before {self.before} only signed heads are left"
-            lines.append(f"pruned   {self.pruned} epochs; {left}")
+            lines.append(f"pruned   {_count(self.pruned, 'epoch')}; {left}")
         if self.redacted:
-            lines.append(f"redacted {self.redacted} entries, as the log itself tells")
+            lines.append(f"redacted {_count(self.redacted, 'entry', 'entries')}, as the log itself tells")
         lines += [f"note     {note}" for note in self.notes]
         first = self.first_bad
         if first is None:
@@ -164,11 +168,13 @@ class Result:
         if more > 0:
             lines.append(f"wrong    and {more} more")
         if first.seq is not None and self.proven:
-            lines.append(
-                f"sound    {max(0, first.seq - self.before)} entries before the first bad one, "
-                f"{self.sound_after} after it"
-            )
+            sound = _count(max(0, first.seq - self.before), "entry", "entries")
+            lines.append(f"sound    {sound} before the first bad one, {self.sound_after} after it")
         elif not self.proven:
             lines.append("sound    nothing is proven: the signed head does not cover these entries")
         lines.append("result   the log does NOT verify")
         return "\n".join(lines)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -11,16 +11,21 @@ that is a finding: pruning must not hide that an epoch was written anew.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 
+from anchorhold.verify.entries import frames
 from anchorhold.verify.epoch import root_at
 from anchorhold.verify.files import read
+from anchorhold.verify.merkle import index_path
 from anchorhold.verify.note import COSIGNATURE, Head, NoteError, VerifierKey, cosigned_at, read_head
-from anchorhold.verify.result import Finding, LogUnreadable, Result
+from anchorhold.verify.result import Finding, LogUnreadable, Result, WitnessUnusable
 
 MOST = 100_000
 """Files of a folder that are looked at."""
+
+_TIME = re.compile(rb'"time":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2})')
 
 
 class Seen:
@@ -55,21 +60,61 @@ class _Log:
 
 
 def check_witnesses(witnesses: Sequence[str], seen: list[Seen], start: int, result: Result) -> None:
-    """Each of ``witnesses`` (a vkey or a folder) must agree; what they say goes into the result."""
+    """Each of ``witnesses`` (a vkey, a folder, a file with a checkpoint or a vkey) must agree; what they say
+    goes into the result. Raises WitnessUnusable."""
     for one in seen:
         _own(one, result)
     log = _Log(seen, start)
+    folders = [witness for witness in witnesses if os.path.isdir(witness)]
+    files: list[str] = []
+    keys: list[VerifierKey] = []
     for witness in witnesses:
-        if os.path.isdir(witness):
-            _folder(witness, log, result)
+        if witness in folders:
             continue
+        key = _given(witness)
+        if key is None:
+            files.append(witness)
+        else:
+            keys.append(key)
+    for folder in folders:
+        _folder(folder, log, keys, result)
+    for file in files:
+        _file(file, log, keys, result)
+    for key in keys:
+        _key(key, seen, files, result)
+
+
+def _given(witness: str) -> VerifierKey | None:
+    """The key that a witness is given by, as it is or in a file; None for a file with a checkpoint."""
+    text = witness
+    note = _note(witness) if len(witness) < 4096 and "\0" not in witness else None
+    if note is not None:
         try:
-            key = VerifierKey(witness.strip(), COSIGNATURE)
+            read_head(note, None)
+            return None
         except NoteError as error:
-            raise LogUnreadable(
-                f"{ascii(witness)} is neither a folder nor the vkey of a witness: {error}"
-            ) from None
-        _key(key, seen, result)
+            problem = f"is no checkpoint ({error}) and no vkey of a witness"
+        text = note.partition(b"\n")[0].decode("utf-8", "replace")
+    else:
+        problem = "is neither a folder, nor a file, nor the vkey of a witness"
+    try:
+        return VerifierKey(text.strip(), COSIGNATURE)
+    except NoteError as error:
+        why = "" if note is not None else f": {error}"
+        raise WitnessUnusable(f"{ascii(witness)} {problem}{why}") from None
+
+
+def _note(path: str) -> bytes | None:
+    """A checkpoint as it came, on paper or by mail: what that does to the ends of lines and of the text is
+    taken back. None where there is no such file."""
+    try:
+        data = read(path)
+    except OSError:
+        return None
+    if data is None:
+        return None
+    lines = [line.rstrip(b" \t\r") for line in data.strip().split(b"\n")]
+    return b"\n".join(lines) + b"\n"
 
 
 def _own(one: Seen, result: Result) -> None:
@@ -105,22 +150,26 @@ def check_heads(notes: Sequence[tuple[bytes, float]], seen: list[Seen], start: i
         result.add(Finding("a head that was seen before", _LOST))
 
 
-def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
-    """The newest checkpoint that this witness cosigned."""
+def _key(key: VerifierKey, seen: list[Seen], files: list[str], result: Result) -> None:
+    """The newest checkpoint that this witness cosigned, in the log or in one of ``files``."""
     newest: tuple[int, Seen, Head] | None = None
+    notes = [(ascii(path)[1:-1], _note(path), None) for path in files]
     for one in seen:
-        for name in ("cosigned", "checkpoint"):
-            note = read(os.path.join(one.folder, name))
+        number = os.path.basename(one.folder)
+        stored = [
+            (f"{number}/{name}", read(os.path.join(one.folder, name)), one)
+            for name in ("cosigned", "checkpoint")
+        ]
+        for place, note, its in (*stored, *notes):
             if note is None:
                 continue
-            place = f"{os.path.basename(one.folder)}/{name}"
             try:
                 when = cosigned_at(note, key)
                 head = read_head(note, None)
             except NoteError as error:
                 result.add(Finding(place, str(error)))
                 continue
-            if when is None:
+            if when is None or (its is None and head.origin != one.head.origin):
                 continue
             problem = _agrees(head, one)
             if problem:
@@ -130,15 +179,70 @@ def _key(key: VerifierKey, seen: list[Seen], result: Result) -> None:
             elif _comparable(head, one) and (newest is None or when >= newest[0]):
                 newest = (when, one, head)
     if newest is None:
-        stored = [one.folder for one in seen if os.path.isfile(os.path.join(one.folder, "cosigned"))]
-        place = f"{os.path.basename(stored[-1])}/cosigned" if stored else "cosigned"
-        result.add(Finding(place, f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log"))
+        there = [one.folder for one in seen if os.path.isfile(os.path.join(one.folder, "cosigned"))]
+        place = f"{os.path.basename(there[-1])}/cosigned" if there else "cosigned"
+        problem = f"the witness {ascii(key.name)[1:-1]} has cosigned nothing of this log{_end(seen)}"
+        result.add(Finding(place, problem))
         return
     when, one, head = newest
     _tell(result, key.name, one.first + head.size, when)
 
 
-def _folder(folder: str, log: _Log, result: Result) -> None:
+def _end(seen: list[Seen]) -> str:
+    """Where the log ends that a witness does not know: if it was put back, then to there."""
+    words = ": if it has, the log was put back"
+    if seen and seen[-1].head.size:
+        one = seen[-1]
+        number, at = divmod(one.head.size - 1, 256)
+        path = os.path.join(one.folder, "tile", "entries", index_path(number))
+        data = read(f"{path}.p/{at + 1}") or read(path) or b""
+        found = frames(data)[0][at : at + 1]
+        time = _TIME.search(found[0]) if found else None
+        if time is not None:
+            day = time[1].decode("ascii").replace("T", " ")
+            words += f" to what it was on {day} UTC, when its last signed entry was made"
+    return f"{words}. The head that it cosigned says since when: --witness FILE"
+
+
+def _file(path: str, log: _Log, keys: list[VerifierKey], result: Result) -> None:
+    """One checkpoint that was kept elsewhere must be of this log and still be true."""
+    before = len(result.findings) + result.findings_left_out
+    found = _kept(path, log, keys, result)
+    if found is not None and not found[2]:
+        result.add(Finding(ascii(path)[1:-1], f"{_LOST}; it was seen on {_day(found[1])}"))
+    elif found is not None:
+        _tell(result, path, *found[:2])
+    elif len(result.findings) + result.findings_left_out == before:
+        result.add(Finding(ascii(path)[1:-1], "it is the checkpoint of another log, or of an epoch before"))
+
+
+def _kept(path: str, log: _Log, keys: list[VerifierKey], result: Result) -> tuple[int, float, bool] | None:
+    """A checkpoint in a file. If it is of this log and true: how many entries it covers, since when it is
+    known, by the cosignature of one of ``keys`` or else by the file's own time, and whether anything was left
+    to compare it with."""
+    place = ascii(path)[1:-1]
+    note = _note(path) or b""
+    since = os.stat(path).st_mtime
+    try:
+        head = read_head(note, None)
+        since = min([float(when) for key in keys if (when := cosigned_at(note, key)) is not None] or [since])
+    except NoteError as error:
+        result.notes.append(f"{place} is no checkpoint: {error}")
+        return None
+    one = log.by_origin.get(head.origin)
+    if log.lacks(head.origin):
+        problem = "the log was rolled back: it is of an epoch that this log does not have"
+        result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
+    if one is None:
+        return None
+    problem = _signed(note, one)
+    if problem:
+        result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
+        return None
+    return one.first + head.size, since, _comparable(head, one)
+
+
+def _folder(folder: str, log: _Log, keys: list[VerifierKey], result: Result) -> None:
     """Checkpoints that were kept elsewhere: each one of this log must still be true."""
     latest: tuple[int, float] | None = None
     lost: tuple[int, str, str] | None = None  # the newest one that cannot be compared
@@ -146,29 +250,15 @@ def _folder(folder: str, log: _Log, result: Result) -> None:
         path = os.path.join(folder, name)
         if name.startswith(".") or not os.path.isfile(path):
             continue
-        place = ascii(path)[1:-1]
-        note = read(path) or b""
-        since = os.stat(path).st_mtime
-        try:
-            head = read_head(note, None)
-        except NoteError as error:
-            result.notes.append(f"{place} is no checkpoint: {error}")
+        found = _kept(path, log, keys, result)
+        if found is None:
             continue
-        one = log.by_origin.get(head.origin)
-        if log.lacks(head.origin):
-            problem = "the log was rolled back: it is of an epoch that this log does not have"
-            result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
-        if one is None:
-            continue
-        problem = _signed(note, one)
-        if problem:
-            result.add(Finding(place, f"{problem}; it was seen on {_day(since)}"))
-        elif not _comparable(head, one):
-            lost = max(
-                lost or (0, "", ""), (one.first + head.size, place, f"{_LOST}; it was seen on {_day(since)}")
-            )
-        elif latest is None or one.first + head.size >= latest[0]:
-            latest = (one.first + head.size, since)
+        entries, since, comparable = found
+        if not comparable:
+            problem = f"{_LOST}; it was seen on {_day(since)}"
+            lost = max(lost or (0, "", ""), (entries, ascii(path)[1:-1], problem))
+        elif latest is None or entries >= latest[0]:
+            latest = (entries, since)
     if lost is not None and lost[0] > (latest[0] if latest else -1):
         result.add(Finding(*lost[1:]))
     elif latest is None:

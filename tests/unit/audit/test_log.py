@@ -171,6 +171,32 @@ def test_who_is_busy_settles_another_time(state_dir: Path, monkeypatch: pytest.M
     log.close()
 
 
+def test_of_several_policies_the_strictest_that_is_open_ends_the_epoch(state_dir: Path) -> None:
+    loose = Log.open(state_dir, epoch_seconds=30 * 86_400, epoch_entries=10_000)
+    strict = Log.open(state_dir, epoch_seconds=3600, epoch_entries=1_000)
+    vkey = state_dir / "log/0/vkey"
+    loose.append("policy.load", "", {})
+    os.utime(vkey, (vkey.stat().st_mtime - 7200,) * 2)
+    assert loose.checkpoint().origin.endswith("/0")
+    assert strict.checkpoint().origin.endswith("/1")  # whoever of them had written
+    assert loose.checkpoint().origin.endswith("/1")
+    for number in range(1_000):
+        loose.append("policy.load", "", {"number": number})
+    assert loose.checkpoint().origin.endswith("/1")
+    assert strict.checkpoint().origin.endswith("/2")
+    for log in (loose, strict):
+        log.close()
+    # and at the start of the next one
+    loose = Log.open(state_dir, epoch_entries=5_000)
+    for number in range(1_000):
+        loose.append("policy.load", "", {"number": number})
+    loose.checkpoint()
+    loose.close()
+    Log.open(state_dir, epoch_entries=1_000).close()
+    assert (state_dir / "log/3/key").exists()
+    good(state_dir)
+
+
 def test_an_epoch_ends_after_a_day_or_many_entries(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(state_dir, 10).close()
     old = (state_dir / "log/0/vkey").stat().st_mtime - settle.EPOCH_SECONDS - 1

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from anchorhold.audit import prune
+from anchorhold.audit.consistency import add_checkpoint
+from anchorhold.audit.cosign import Cosigner, keep_cosigned
+from anchorhold.audit.delivery import Delivery
 from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
-from anchorhold.audit.witness import Cosigner, deliver, keep_cosigned, parse
-from anchorhold.errors import AuditError, PolicyError
+from anchorhold.audit.witness import deliver, parse
+from anchorhold.errors import AuditError, PolicyError, UsageError
 from anchorhold.verify.check import verify
 from anchorhold.verify.note import COSIGNATURE, VerifierKey, cosigned_at
-from tests.unit.audit.logs import good, session
+from tests.unit.audit.logs import filled, good, session
 
 NAME = "a" * 16
 
@@ -64,7 +69,8 @@ def test_a_log_that_was_rolled_back_is_told_with_the_day(state: Path, tmp_path: 
     os.utime(newest, (1_700_000_000, 1_700_000_000))
     good(old)  # it agrees with itself: only who saw more can tell
     (problem,) = deliver(old, (f"folder:{folder}",))
-    assert "rolled back: it had 21 entries in epoch 1 on 2023-11-14" in problem
+    assert problem.contradicts
+    assert "rolled back: it had 21 entries in epoch 1 on 2023-11-14" in str(problem)
     result = verify(str(old), witnesses=[str(folder)])
     assert not result.ok and "rolled back" in str(result.first_bad) and "2023-11-14" in str(result.first_bad)
 
@@ -76,7 +82,7 @@ def test_an_epoch_that_is_gone(state: Path, tmp_path: Path) -> None:
     grow(state, "c" * 16, rotate=True)
     assert deliver(state, (f"folder:{folder}",)) == []
     (problem,) = deliver(old, (f"folder:{folder}",))
-    assert "rolled back" in problem
+    assert "rolled back" in str(problem)
     assert not verify(str(old), witnesses=[str(folder)]).ok
 
 
@@ -91,7 +97,7 @@ def test_a_forked_log(state: Path, tmp_path: Path) -> None:
     grow(other, "e" * 16)
     good(other)
     (problem,) = deliver(other, (f"folder:{folder}",))
-    assert "the log was rewritten: its first 21 entries in epoch 1 were others on" in problem
+    assert "the log was rewritten: its first 21 entries in epoch 1 were others on" in str(problem)
     result = verify(str(other), witnesses=[str(folder)])
     assert not result.ok and "rewritten" in str(result.first_bad)
 
@@ -133,13 +139,122 @@ def test_a_command(state: Path, tmp_path: Path) -> None:
     assert (tmp_path / "got").read_bytes() == (state / "log/1/checkpoint").read_bytes()
     program.write_text("#!/bin/sh\necho 'no \x1b[31m paper' >&2; exit 3\n")
     (problem,) = deliver(state, (f"command:'{program}'",))
-    assert "ended with 3: no \\x1b[31m paper" in problem
+    assert "ended with 3: no \\x1b[31m paper" in str(problem)
+
+
+def script(tmp_path: Path, *lines: str) -> str:
+    """A program that is a witness; the target that names it."""
+    program = tmp_path / "program"
+    program.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    program.chmod(0o755)
+    return f"command:{program}"
+
+
+def got(folder: Path) -> list[Checkpoint]:
+    return [Checkpoint.parse(path.read_bytes()) for path in sorted(folder.iterdir())]
+
+
+def test_a_command_receives_every_final_head_and_is_told_of_a_log_that_was_put_back(
+    state: Path, tmp_path: Path
+) -> None:
+    folder, old = tmp_path / "taken", tmp_path / "old"
+    folder.mkdir()
+    target = script(tmp_path, f'exec cat > "{folder}/$(date +%s%N)"')
+    assert deliver(state, (target,)) == []
+    shutil.copytree(state, old)
+    for name in "cde":
+        grow(state, name * 16, rotate=True)
+    assert deliver(state, (target,)) == []
+    names = [(head.origin.rpartition("/")[2], head.size) for head in got(folder)]
+    ends = [(str(one), int((state / f"log/{one}/checkpoint").read_text().split("\n")[1])) for one in range(5)]
+    assert names == [("1", 12), *ends[1:]]
+    assert deliver(state, (target,)) == [] and len(got(folder)) == 6  # asked to by hand: the newest again
+    shutil.rmtree(state / "log")
+    shutil.copytree(old / "log", state / "log")
+    good(state)
+    (problem,) = deliver(state, (target,))
+    assert problem.contradicts and "does not have it now" in str(problem)
+    assert len(got(folder)) == 6
+
+
+def test_a_head_that_was_not_committed_is_given_again(state: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (problem,) = deliver(state, (f"git:{tree}",))
+    assert "not a git repository" in str(problem) and not problem.contradicts and not list(tree.iterdir())
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    lock = tree / ".git/index.lock"
+    lock.touch()
+    assert len(deliver(state, (f"git:{tree}",))) == 1
+    lock.unlink()
+    assert deliver(state, (f"git:{tree}",)) == []
+    status = subprocess.run(["git", "-C", tree, "status", "--short"], capture_output=True, check=True)
+    assert status.stdout == b"" and len(list(tree.glob("*.txt"))) == 2
+
+
+def test_each_head_goes_out_while_the_log_is_open(state_dir: Path, tmp_path: Path) -> None:
+    """Not only at the end: what was signed ten seconds ago is out of a thief's reach."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    log = Log.open(state_dir)
+    delivery = Delivery(state_dir, (f"folder:{folder}",))
+    log.signed = delivery.wake
+    sizes = []
+    for name in "abc":
+        session(log, name * 16, 2)
+        head = log.checkpoint(rotate=name == "b")
+        sizes.append(head.size)
+        end = time.monotonic() + 20
+        while not any(one.root == head.root for one in got(folder)):
+            assert time.monotonic() < end, sizes
+            time.sleep(0.01)
+    assert delivery.close() == []
+    log.close()
+    assert len(got(folder)) == 4  # the final head of epoch 0 too
+
+
+def test_a_witness_that_hangs_delays_nobody(state: Path, tmp_path: Path) -> None:
+    """Neither an event, nor a signing, nor another witness, nor for long the end."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    target = script(tmp_path, f"echo $$ > {tmp_path}/pid", "exec sleep 1000")
+    log = Log.open(state)
+    delivery = Delivery(state, (target, f"folder:{folder}"))
+    log.signed = delivery.wake
+    delivery.wake()
+    slowest = 0.0
+    for number in range(20):
+        begun = time.monotonic()
+        log.append("policy.load", "", {"number": number})
+        log.checkpoint()
+        slowest = max(slowest, time.monotonic() - begun)
+    assert slowest < 3
+    begun = time.monotonic()
+    (problem,) = delivery.close(0.5)
+    assert time.monotonic() - begun < 3
+    log.close()
+    assert "had not ended and was stopped" in str(problem) or "no time left" in str(problem)
+    assert "Command" not in str(problem) and "[" not in str(problem)
+    assert verify(str(state), witnesses=[str(folder)]).notes[-1].endswith("; 0 came since")
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_a_command_that_takes_too_long_is_told_in_words(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anchorhold.audit.witness.SECONDS", 0.2)
+    (problem,) = deliver(state, (script(tmp_path, "sleep 1000"),))
+    assert str(problem).endswith(
+        "program did not end within 0.2 seconds and was stopped; it is given the head again by the next run"
+    )
+    # one that leaves something behind has ended all the same
+    assert deliver(state, (script(tmp_path, "sleep 1000 &"),)) == []
 
 
 @pytest.mark.parametrize("target", ["folder:/nonexistent", "git:/nonexistent", "command:/nonexistent"])
 def test_who_is_not_there(state: Path, target: str) -> None:
     (problem,) = deliver(state, (target,))
-    assert problem.startswith(f"witness {target}: ")
+    assert str(problem).startswith(f"witness {target}: ") and not problem.contradicts
 
 
 @pytest.mark.parametrize(
@@ -168,8 +283,6 @@ def test_a_second_person_cosigns(state: Path, tmp_path: Path) -> None:
 
 def test_the_cosignature_is_the_published_one(tmp_path: Path) -> None:
     """Held against tlog-cosignature by hand: its message, time and key ID."""
-    import hashlib
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     witness = Cosigner(str(tmp_path / "anna"), "witness.example/anna")
@@ -233,7 +346,7 @@ def test_pruning_does_not_hide_a_fork(state: Path, tmp_path: Path) -> None:
     prune.prune(other, "2999", reason="r", by="b")
     good(other)
     (problem,) = deliver(other, (f"folder:{folder}",))
-    assert "cannot be told" in problem
+    assert "cannot be told" in str(problem)
     result = verify(str(other), witnesses=[str(folder)])
     assert not result.ok and "cannot be told" in str(result.first_bad)
     assert [one["entries"] for one in result.witnessed] == [13]  # the head of epoch 0, which is the same
@@ -281,3 +394,52 @@ def test_two_witnesses_of_one_head(state: Path, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="a newer head is kept already"):
         keep_cosigned(state, two.cosign(old))
     assert verify(str(state), witnesses=[one.vkey()]).ok
+
+
+def proved(old: int, size: int, proof: list[bytes]) -> tuple[bytes, bytes] | None:
+    """Both roots as RFC 9162, 2.1.4.2, has a verifier compute them from a consistency proof; None where it
+    says fail. ``proof`` begins with the old root where that is a subtree of its own."""
+
+    def node(left: bytes, right: bytes) -> bytes:
+        return hashlib.sha256(b"\1" + left + right).digest()
+
+    first, last, (begin, *rest) = old - 1, size - 1, proof
+    while first & 1:
+        first, last = first >> 1, last >> 1
+    before = after = begin
+    for one in rest:
+        if last == 0:
+            return None
+        if first & 1 or first == last:
+            before, after = node(one, before), node(one, after)
+            while not first & 1 and first:
+                first, last = first >> 1, last >> 1
+        else:
+            after = node(after, one)
+        first, last = first >> 1, last >> 1
+    return (before, after) if last == 0 else None
+
+
+def test_a_public_witness_can_check_what_it_is_given(state_dir: Path) -> None:
+    """The body of tlog-witness's add-checkpoint, for each size that it may have seen."""
+    log = filled(state_dir, 1)
+    heads = {1: (state_dir / "log/0/checkpoint").read_bytes()}
+    for size in (2, 3, 4, 7, 8, 100, 255, 256, 257, 300, 511, 512, 600):
+        for number in range(size - max(heads)):
+            log.append("policy.load", "", {"number": number})
+        heads[size] = log.checkpoint().note
+    log.close()
+    roots = {size: Checkpoint.parse(note).root for size, note in heads.items()}
+    for old in (0, *heads):
+        body = add_checkpoint(state_dir, old)
+        top, blank, note = body.partition(b"\n\n")
+        line, *hashes = top.decode().split("\n")
+        assert line == f"old {old}" and blank and note == heads[600] and len(hashes) <= 63
+        proof = [base64.b64decode(one, validate=True) for one in hashes]
+        if old in (0, 600):
+            assert proof == []
+            continue
+        whole = proof if old & (old - 1) else [roots[old], *proof]
+        assert proved(old, 600, whole) == (roots[old], roots[600]), old
+    with pytest.raises(UsageError, match="600 signed entries"):
+        add_checkpoint(state_dir, 601)

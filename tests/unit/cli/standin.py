@@ -36,6 +36,7 @@ class Player:
         self.killed = threading.Event()
         self.shown: list[tuple[str, str, int]] = []
         self.refused: list[tuple[str, str, int]] = []
+        self.left_out = 0
         self.record(f"suffixes {' '.join(suffixes)}")
 
     def start(self) -> None:
@@ -69,6 +70,8 @@ class Player:
             self.shown.append((values[0], values[1], values[2]))
         elif kind == "refused":
             self.refused.append((values[0], values[1], values[2]))
+        elif kind == "left-out":
+            self.left_out = values[0]
         elif kind == "sleep":
             self.record("asleep")
             if self.killed.wait(values[0]):
@@ -94,6 +97,7 @@ class Player:
             layers={"seccomp": "held"},
             missing={"cgroup": "none here"},
             hidden=0,
+            left_out=self.left_out,
             phase="sealed",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,15 @@ def test_refusals_are_named(stage: Stage, capfd: pytest.CaptureFixture[str]) -> 
     assert "seen: nothing" in err
 
 
+def test_what_listings_left_out_is_said(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
+    """It was not "refused: nothing" alone."""
+    steps: Steps = [["left-out", 2], ["token", "x\n"], ["done", "stop"]]
+    assert stage.main(steps, "ask", *MODEL, "Q") == 0
+    assert "refused: nothing · left out of listings: 2 names · session" in capfd.readouterr().err
+    assert stage.main(steps, "ask", "--json", *MODEL, "Q") == 0
+    assert json.loads(capfd.readouterr().out)["left_out"] == 2
+
+
 def test_an_answer_that_was_cut_says_so(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
     assert stage.main([["token", "x"], ["done", "length"]], "ask", *MODEL, "Q") == 0
     assert "⚓ cut: the answer reached 7 tokens (--max-tokens)" in capfd.readouterr().err
@@ -89,6 +99,7 @@ def test_object(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
         "layers",
         "missing",
         "hidden",
+        "left_out",
     ]
     assert found["v"] == 1 and found["reason"] == "stop" and found["session"].startswith("7f3a")
     assert found["model"] == str(stage.folder / "model.gguf")
@@ -140,6 +151,21 @@ def test_errors_are_text_and_an_exit_code(
     assert err.endswith("anchorhold: it \\x1b[2J broke\n")
     assert "⚓ seen: nothing" in err
     assert stage.record[-1] == "close failed"
+
+
+def test_where_the_receipt_cannot_go_no_model_is_asked(
+    stage: Stage, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = stage.folder
+    (folder / "link").symlink_to(folder / "target")
+    places = {"/nonexistent/x.json": 1, str(folder): 2, "": 2, str(folder / "link"): 2, "/dev/fd/999": 1}
+    places |= {"/proc/x.json": 1, str(folder / "none/x.json"): 1}
+    with (folder / "model.gguf").open("rb") as file:
+        places[f"/dev/fd/{file.fileno()}"] = 1  # open for reading
+        for place, code in places.items():
+            assert stage.main(ANSWER, "ask", *MODEL, "--receipt", place, "Q") == code, place
+            assert capfd.readouterr().out == "" and stage.record == [], place
+    assert sorted(path.name for path in folder.iterdir()) == ["link", "model.gguf"]
 
 
 def test_a_failed_start(stage: Stage, capfd: pytest.CaptureFixture[str]) -> None:
@@ -445,3 +471,30 @@ def test_a_question_on_standard_input_leaves_nothing_to_say_of_it(stage: Stage) 
     assert refused.process.stdin is not None
     refused.process.stdin.close()
     assert refused.wait() == 2 and b"needs the question as an argument" in refused.stderr
+
+
+def test_witnesses_get_heads_while_it_runs_and_nobody_waits_for_one_that_hangs(stage: Stage) -> None:
+    heads, program, policy = stage.folder / "heads", stage.folder / "hangs", stage.folder / "p.toml"
+    heads.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    program.chmod(0o755)
+    policy.write_text(
+        f'version = 1\nname = "p"\n[model]\npath = "{stage.folder}/model.gguf"\n'
+        f'[audit]\nwitness = ["command:{program}", "folder:{heads}"]\n'
+    )
+    child = stage.child(
+        [["token", "Yes."], ["sleep", 1.0], ["done", "stop"]], "ask", "--policy", str(policy), "What?"
+    )
+    stage.until_recorded("asleep")
+    end = time.monotonic() + 20
+    while not list(heads.glob("*.txt")):  # before the answer has ended
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert b"seen:" not in child.stderr
+    begun = time.monotonic()
+    assert child.wait() == 0
+    assert time.monotonic() - begun < 15
+    text = child.stderr.decode()
+    assert child.stdout == b"Yes.\n"
+    assert "warning: witness command:" in text and "had not ended and was stopped" in text
+    assert text.index("seen:") < text.index("warning:")  # nobody waits for the end of the answer

@@ -22,8 +22,8 @@ def test_the_last_two_runs(run: Run) -> None:
     code, out, _ = run("diff")
     assert code == 0
     lines = out.splitlines()
-    assert lines[-1].startswith("+ ") and "\x1b" not in out and "\u202e" not in out
-    assert lines[:-1] == ["~ /home/a/letter", "+ /home/a/new", "- /home/a/taxes/2025/roof.pdf"]
+    assert lines[-1].startswith("+\t") and "\x1b" not in out and "\u202e" not in out
+    assert lines[:-1] == ["~\t/home/a/letter", "+\t/home/a/new", "-\t/home/a/taxes/2025/roof.pdf"]
 
 
 def test_as_json(run: Run) -> None:
@@ -37,7 +37,7 @@ def test_as_json(run: Run) -> None:
 def test_the_same_run_and_two_requests_of_one(run: Run) -> None:
     assert run("diff", FIRST, FIRST) == (0, "", "both read the same\n")
     code, out, _ = run("diff", f"{FIRST}-1", f"{FIRST}-2")
-    assert code == 0 and "+ /home/a/letter" in out
+    assert code == 0 and "+\t/home/a/letter" in out
 
 
 def test_a_file_that_was_moved(run: Run, state_dir: Path) -> None:
@@ -47,7 +47,10 @@ def test_a_file_that_was_moved(run: Run, state_dir: Path) -> None:
         log.append("grant", name, {**GRANT, "path": path, "resolved": path, "sha256": "9" * 64})
     log.checkpoint()
     log.close()
-    assert run("diff")[1].splitlines() == ["+ /home/a/moved = /home/a/old", "- /home/a/old = /home/a/moved"]
+    assert run("diff")[1].splitlines() == [
+        "+\t/home/a/moved\t/home/a/old",
+        "-\t/home/a/old\t/home/a/moved",
+    ]
     assert [json.loads(line)["same"] for line in run("diff", "--json")[1].splitlines()] == [
         ["/home/a/old"],
         ["/home/a/moved"],

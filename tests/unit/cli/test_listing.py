@@ -19,7 +19,7 @@ from anchorhold.audit.index.filters import Filter
 from anchorhold.audit.index.find import find
 from anchorhold.audit.index.schema import path_of
 from anchorhold.audit.log import Log
-from tests.unit.audit.logs import GRANT
+from tests.unit.audit.logs import GRANT, session
 from tests.unit.cli.runs import DAEMON, FIRST, HOSTILE, LETTER, SECOND, Run, runner, two_runs
 
 
@@ -80,6 +80,33 @@ def test_filters(run: Run, arguments: list[str], count: int) -> None:
     assert len(found) == count
     assert [entry["seq"] for entry in found] == sorted(entry["seq"] for entry in found)
     assert run("list", "--json", "--no-index", *arguments)[:2] == (0, out)
+
+
+def test_a_listing_that_left_names_out_is_among_what_was_refused(
+    state: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model was not told of a folder was refused to it; of Python's own folders nothing was."""
+    log = Log.open(state)
+    third = "cccc333300000000"
+    session(log, third, 0, end=False)
+    for cls, hidden in (("data", 2), ("data", 0), ("runtime", 5), ("data", "x"), ("data", True)):
+        log.append(
+            "list", third, {"path": "/a", "resolved": "/a", "class": cls, "listed": 1, "hidden": hidden}
+        )
+    log.checkpoint()
+    log.close()
+    rebuild(state)
+    found = [json.loads(line) for line in run("list", "--refused", "--json")[1].splitlines()]
+    assert [(entry["kind"], entry.get("hidden")) for entry in found] == [
+        ("denial", None),
+        ("breach", None),
+        ("list", 2),
+    ]
+    for arguments in (["--kind", "list"], ["--class", "data"], ["--session", third]):
+        out = run("list", "--refused", "--json", *arguments)[1]
+        assert [json.loads(line)["hidden"] for line in out.splitlines()] == [2], arguments
+        assert run("list", "--refused", "--json", "--no-index", *arguments)[1] == out
+    assert "left out  2 names of listings" in run("show", third)[1]
 
 
 def test_has_a_model_seen_this_file(run: Run, tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.cli.main import main
-from tests.unit.audit.logs import all_bytes, good, session
+from tests.unit.audit.logs import GRANT, all_bytes, good, session
 
 NAME, OTHER = "aaaa111100000000", "bbbb222200000000"
 
@@ -83,8 +85,46 @@ def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_p
     assert len(out.splitlines()) > 20
     assert run("verify", "--witness", str(tmp_path / "heads"))[0] == 0
     code, _, err = run("checkpoint", "--to", "folder:/nonexistent")
-    assert code == 5 and "the folder is not there" in err and "1 of 1 witnesses" in err
+    assert code == 1 and "the folder is not there" in err and "1 of 1 witness did not" in err
     assert run("checkpoint", at=tmp_path / "none")[0] == 1 and not (tmp_path / "none").exists()
+
+
+def test_a_checkpoint_goes_to_the_witnesses_of_a_policy(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """For what commands without a policy sign."""
+    heads, model, policy = tmp_path / "heads", tmp_path / "model.gguf", tmp_path / "p.toml"
+    heads.mkdir()
+    model.write_bytes(b"GGUF")
+    text = f'version = 1\nname = "p"\n[model]\npath = "{model}"\n'
+    policy.write_text(text + f'[audit]\nwitness = ["folder:{heads}"]\n')
+    assert run("key", "--rotate")[0] == 0
+    assert run("checkpoint", "--policy", str(policy))[0] == 0
+    assert len(list(heads.iterdir())) == 3
+    policy.write_text(text)
+    code, _, err = run("checkpoint", "--policy", str(policy))
+    assert code == 2 and "names no witness" in err
+
+
+def test_a_checkpoint_for_a_public_witness(run: Callable[..., Answer], state: Path) -> None:
+    head = (state / "log/1/checkpoint").read_text()
+    assert run("checkpoint", "--for-witness", "0") == (0, f"old 0\n\n{head}", "")
+    code, out, _ = run("checkpoint", "--for-witness", "3")
+    assert code == 0 and out.startswith("old 3\n") and out.endswith(f"\n\n{head}")
+    assert run("checkpoint", "--for-witness", "99")[0] == 2
+
+
+def test_a_checkpoint_that_a_witness_contradicts(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """The one case in which a witness says something of the log itself."""
+    heads, old = tmp_path / "heads", tmp_path / "old"
+    heads.mkdir()
+    shutil.copytree(state, old)
+    assert run("key", "--rotate")[0] == 0
+    assert run("checkpoint", "--to", f"folder:{heads}")[0] == 0
+    code, _, err = run("checkpoint", "--to", f"folder:{heads}", at=old)
+    assert code == 5 and "rolled back" in err and "what 1 witness saw" in err
 
 
 def test_a_second_person_cosigns_a_copy_without_names(
@@ -139,6 +179,48 @@ def test_a_second_person_says_since_when_a_log_was_rolled_back(
     assert run("cosign", str(state), *chosen)[0] == 0
 
 
+def test_a_witness_of_one_file(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
+    """From paper or by mail, and what it says of a log that was put back to before it was cosigned."""
+    older, anna, note = tmp_path / "older", tmp_path / "anna", tmp_path / "note.txt"
+    shutil.copytree(state, older)
+    log = Log.open(state)
+    session(log, "cccc333300000000", 4)
+    log.checkpoint()
+    log.close()
+    vkey = (state / "log/vkey").read_text()
+    chosen = ("--key", vkey, "--as", "a.example/anna", "--memory", str(anna))
+    assert run("cosign", str(state), *chosen, "-o", str(note))[0] == 0
+    hers = run("cosign", "--vkey", "--memory", str(anna))[1].strip()
+    os.utime(note, (1_700_000_000, 1_700_000_000))
+    mailed = tmp_path / "mail.txt"
+    mailed.write_bytes(b"\r\n" + note.read_bytes().replace(b"\n", b" \r\n") + b"\r\n")
+    for path in (note, mailed):
+        code, out, err = run("verify", "--witness", str(path))
+        assert (code, err) == (0, "") and "; 0 came since" in out
+        assert run("verify", "--witness", str(path), "--witness", hers)[0] == 0
+    # by the key alone there is no time but the log's own end; by what she cosigned there is
+    code, out, err = run("verify", "--witness", hers, at=older)
+    last = list(entries(older))[-1]["time"][:16].replace("T", " ")
+    assert code == 5 and f"to what it was on {last} UTC" in err and "--witness FILE" in err
+    code, out, err = run("verify", "--witness", str(note), at=older)
+    assert code == 5 and "rolled back" in err and "it was seen on 2023-11-14" in err
+    code, out, err = run("verify", "--witness", str(note), "--witness", hers, at=older)
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    assert code == 5 and f"a.example/anna saw another log on {today}" in out and "2023" not in out
+    # what is none
+    (tmp_path / "other").write_text("hello\n")
+    (tmp_path / "key").write_text(hers + "\n")
+    for wrong in ("/nonexistent", str(tmp_path / "other"), "", "a\0", "x" * 9000):
+        code, out, err = run("verify", "--witness", wrong)
+        assert (code, out) == (2, "") and "--state-dir" not in err and "is n" in err, wrong
+    assert run("verify", "--witness", str(tmp_path / "key"))[0] == 5  # a vkey in a file is a vkey
+    code, out, _ = run("checkpoint", at=older)
+    foreign = tmp_path / "foreign"
+    Log.open(foreign).close()
+    code, _, err = run("verify", "--witness", str(foreign / "log/0/checkpoint"))
+    assert code == 5 and "the checkpoint of another log" in err
+
+
 def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> None:
     vkey, file = (state / "log/vkey").read_text(), str(tmp_path / "r.json")
     assert run("receipt", f"{NAME}-1", "-o", file) == (0, "", "")
@@ -157,6 +239,57 @@ def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> No
     assert run("verify-receipt", "/nonexistent", "--key", vkey)[0] == 1
 
 
+def test_a_receipt_goes_to_a_descriptor_and_replaces_no_device(
+    run: Callable[..., Answer], tmp_path: Path
+) -> None:
+    whole = run("receipt", NAME)[1]
+    assert run("receipt", NAME, "-o", "/dev/stdout") == (0, whole, "")
+    read_end, write_end = os.pipe()
+    assert run("receipt", NAME, "-o", f"/dev/fd/{write_end}") == (0, "", "")
+    os.close(write_end)
+    with open(read_end, "rb") as file:
+        assert file.read().decode() == whole
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert run("receipt", NAME, "-o", str(tmp_path / "pipe"))[0] == 0
+    assert os.read(reader, 1 << 20).decode() == whole and (tmp_path / "pipe").is_fifo()
+    os.close(reader)
+    assert run("receipt", NAME, "-o", str(tmp_path / "none/r.json"))[0] == 1
+    assert not (tmp_path / "none").exists()  # a slip of the hand makes no folder
+
+
+def test_the_beginning_of_a_name_is_enough(run: Callable[..., Answer], state: Path) -> None:
+    """`ask` ends with twelve digits of it."""
+    whole = run("receipt", f"{NAME}-1")
+    assert whole[0] == 0 and run("receipt", f"{NAME[:12]}-1") == whole
+    assert run("receipt", NAME[:6]) == run("receipt", NAME)
+    log = Log.open(state)
+    session(log, "aaaa222200000000", 1)
+    log.checkpoint()
+    log.close()
+    for command in (
+        ("receipt", "aaaa-1"),
+        ("redact", "--session", "aaaa", "--yes"),
+        ("list", "--request", "aaaa-1"),
+        ("diff", "aaaa-1", OTHER),
+    ):
+        code, out, err = run(*command)
+        assert (code, out) == (2, "") and "2 sessions begin with 'aaaa'" in err and "'aaaa2222" in err
+    assert run("list", "--json", "--request", "bbbb-1")[1].count("\n") == 4
+    assert run("diff", "aaaa1-1", "aaaa2-1")[0] == 0
+    assert run("receipt", "cccc")[0] == 2 and run("list", "--request", "cccc-1")[1] == ""
+    assert run("redact", "--session", "bbbb", "--yes")[0] == 0
+    assert not any("path" in entry for entry in entries(state, session=OTHER))
+    assert any("path" in entry for entry in entries(state, session=NAME))
+
+
+def test_a_mistyped_folder_is_no_new_log(run: Callable[..., Answer], tmp_path: Path) -> None:
+    for command in (("key", "--rotate"), ("key",), ("checkpoint",), ("receipt", "aaaa")):
+        code, out, err = run(*command, at=tmp_path / "typo")
+        assert (code, out) == (1, "") and "there is no audit log" in err, command
+    assert not (tmp_path / "typo").exists()
+
+
 def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = list(entries(state))
     chosen = ("redact", "--path", "/home/a/3", "--reason", "asked to")
@@ -169,7 +302,7 @@ def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch:
         monkeypatch.setattr("click.confirm", lambda *_, **__: False)
         assert run(*chosen)[0] == 0 and list(entries(state)) == before
         monkeypatch.setattr("click.confirm", lambda *_, **__: True)
-        assert run(*chosen)[:2] == (0, "redacted 1 entries\n")
+        assert run(*chosen)[:2] == (0, "redacted 1 entry\n")
     finally:
         os.dup2(saved, 0)
         for fd in (master, slave, saved):
@@ -190,9 +323,80 @@ def test_redact_by_session_and_time(run: Callable[..., Answer], state: Path) -> 
     good(state)
 
 
+def test_a_folder_is_forgotten_with_its_own_name(
+    run: Callable[..., Answer], state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of the documentation: '~/taxes/2019/**'."""
+    monkeypatch.setenv("HOME", "/home/anna")
+    third = "cccc333300000000"
+    folder = "/home/anna/taxes/2019-with-berta"
+    log = Log.open(state_dir)
+    log.append("session.start", third, {})
+    log.append("session.sealed", third, {})
+    for path in (folder, folder + "/", "/home/anna/taxes"):
+        log.append("list", third, {"path": path, "resolved": path, "class": "data", "listed": 2, "hidden": 0})
+    log.append("denial", third, {"call": "open", "path": f"{folder}/a", "reason": "x", "count": 1})
+    log.append("breach", third, {"call": "open", "path": "/x", "reason": f"it asked for {folder} again"})
+    log.append(
+        "grant", third, {**GRANT, "path": f"{folder}/sub/roof.pdf", "resolved": f"{folder}/sub/roof.pdf"}
+    )
+    log.append("grant", third, {**GRANT, "path": f"{folder}s/other", "resolved": f"{folder}s/other"})
+    log.checkpoint()
+    log.append("list", third, {"path": folder, "resolved": folder, "class": "data", "listed": 2, "hidden": 0})
+    log.close()
+    assert run("top")[0] == 0 and run("index")[0] == 0  # an index, which is a file of the state directory
+    asked: list[str] = []
+
+    def agree(question: str, _yes: bool) -> bool:
+        asked.append(question)
+        return True
+
+    monkeypatch.setattr("anchorhold.cli.forget._sure", agree)
+    code, out, _ = run("redact", "--path", "~/taxes/2019-with-berta/**")
+    assert (code, out) == (0, "redacted 6 entries\n")
+    assert asked == [
+        f"Forget the names in 6 entries, those of the folder {folder} itself among them, for ever?"
+    ]
+    left = all_bytes(state_dir).replace(f"{folder}s/other".encode(), b"")
+    assert b"with-berta" not in left and b"roof" not in left.replace(b"/home/a/taxes/2025/roof.pdf", b"")
+    good(state_dir)
+
+
+def test_a_digest_is_forgotten_after_its_names(
+    run: Callable[..., Answer], state: Path, tmp_path: Path
+) -> None:
+    """Who redacted names first could not name the entries again."""
+    letter = tmp_path / "letter"
+    letter.write_bytes(b"Dear Berta")
+    content = hashlib.sha256(b"Dear Berta").hexdigest()
+    log = Log.open(state)
+    third = "cccc333300000000"
+    log.append("session.start", third, {})
+    log.append("session.sealed", third, {})
+    log.append("grant", third, {**GRANT, "path": "/l/letter", "resolved": "/l/letter", "sha256": content})
+    log.append("denial", third, {"call": "open", "path": "/l/letter", "reason": "x", "count": 1})
+    log.append("grant", third, {**GRANT, "path": "/l/other", "resolved": "/l/other", "sha256": "ef" * 32})
+    log.append("grant", third, {**GRANT, "path": "/l/other", "resolved": "/l/other", "sha256": "12" * 32})
+    log.close()
+    assert run("redact", "--path", "/l/letter", "--yes")[1] == "redacted 2 entries\n"
+    assert run("redact", "--path", "/l/letter", "--digests", "--yes")[1] == ""
+    assert content.encode() in all_bytes(state)
+    assert run("redact", "--file", str(letter), "--yes")[1] == ""  # its names are gone
+    assert run("redact", "--file", str(letter), "--digests", "--yes")[1] == "redacted 1 entry\n"
+    assert content.encode() not in all_bytes(state)
+    # names by content, wherever they stand; the digest of another content stays
+    assert run("redact", "--digest", "EF" * 16, "--digests", "--yes")[1] == "redacted 2 entries\n"
+    assert b"/l/other" not in all_bytes(state) and b"ef" * 32 not in all_bytes(state)
+    assert [one.get("sha256") for one in entries(state, session=third)].count("12" * 32) == 1
+    assert run("redact", "--digest", "ef" * 7, "--yes")[0] == 2
+    assert run("redact", "--digest", "ef" * 8, "--file", str(letter), "--yes")[0] == 2
+    assert run("redact", "--file", "/nonexistent", "--yes")[0] == 1
+    good(state)
+
+
 def test_prune(run: Callable[..., Answer], state: Path) -> None:
     assert run("prune", "--before", "2001-01-01", "--yes")[1] == ""
     assert run("prune", "--before", "2999-01-01")[0] == 2
     code, out, _ = run("prune", "--before", "2999-01-01", "--yes", "--reason", "a year")
-    assert code == 0 and out == "removed 13 entries in 1 epochs\n"
+    assert code == 0 and out == "removed 13 entries in 1 epoch\n"
     assert good(state).pruned == 1

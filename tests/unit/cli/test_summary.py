@@ -39,7 +39,9 @@ def test_a_weaker_cell_is_said_by_name() -> None:
 
 def test_the_seen_line_has_standard_input_and_what_was_hidden() -> None:
     def line(shown: list[tuple[str, str, int]], hidden: int = 0) -> str:
-        summary: Any = SimpleNamespace(shown=shown, hidden=hidden, refused_total=0, refused=[], session="5")
+        summary: Any = SimpleNamespace(
+            shown=shown, hidden=hidden, left_out=0, refused_total=0, refused=[], session="5"
+        )
         return seen_line(summary, [])
 
     assert line([]).startswith("seen: nothing · refused: nothing · session 5")

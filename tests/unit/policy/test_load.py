@@ -101,6 +101,9 @@ durability = "fsync"
 prompts = "none"
 witness = ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"]
 copy = ["journald", "syslog:udp://127.0.0.1:514"]
+copy_names = false
+epoch = "6h"
+epoch_entries = 5000
 [require]
 layers = ["seccomp", "netns"]
 [api]
@@ -133,6 +136,9 @@ listen = "unix:%t/anchorhold/taxes.sock"
             "prompts": "none",
             "witness": ["folder:/media/usb", "git:~/heads", "command:/usr/bin/lp -d paper"],
             "copy": ["journald", "syslog:udp://127.0.0.1:514"],
+            "copy_names": False,
+            "epoch": 21600.0,
+            "epoch_entries": 5000,
         },
         "require": {"layers": ["seccomp", "netns"]},
         "api": {"listen": "unix:%t/anchorhold/taxes.sock"},
@@ -147,6 +153,13 @@ def test_the_defaults(files: Files) -> None:
     assert found.limits.memory == MIB + MEMORY_BESIDE_MODEL and found.limits.swap == 0
     assert found.limits.cpu is None and found.limits.wall_clock is None and found.api.listen is None
     assert found.given == {"version", "name", "model.path"}
+
+
+def test_the_default_epoch_is_the_logs_own(files: Files) -> None:
+    from anchorhold.audit import settle
+
+    audit = files.read().audit
+    assert (audit.epoch, audit.epoch_entries) == (settle.EPOCH_SECONDS, settle.EPOCH_ENTRIES)
 
 
 def test_the_digest_is_of_what_it_says_and_of_nothing_else(files: Files, tmp_path: Path) -> None:
@@ -225,6 +238,12 @@ WRONG = [
     ("[audit]\ndurability = 'none'", "audit.durability", 6, "unknown", '"write", "fsync"'),
     ("[audit]\nprompts = 'hash'", "audit.prompts", 6, "unknown", '"commitment"'),
     ("[audit]\nwitness = ['x']", "audit.witness", 6, "none of these", '"folder:/path"'),
+    ("[audit]\nepoch = 'off'", "audit.epoch", 6, "out of range", "from one minute to 31 days"),
+    ("[audit]\nepoch = '59s'", "audit.epoch", 6, "out of range", "from one minute to 31 days"),
+    ("[audit]\nepoch = '32d'", "audit.epoch", 6, "out of range", "from one minute to 31 days"),
+    ("[audit]\nepoch = 'soon'", "audit.epoch", 6, "no duration", "from one minute to 31 days"),
+    ("[audit]\nepoch_entries = 999", "audit.epoch_entries", 6, "out of range", "from 1000 to 10000000"),
+    ("[audit]\nepoch_entries = 10000001", "audit.epoch_entries", 6, "out of range", "from 1000"),
     ("[audit]\ncopy = ['mail']", "audit.copy", 6, "none of these", '"journald"'),
     ("[require]\nlayers = ['secomp']", "require.layers", 6, "no layer", "seccomp"),
     ("[require]\nlayers = ['seccomp', 'seccomp']", "require.layers", 6, "twice", "once"),

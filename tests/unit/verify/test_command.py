@@ -38,7 +38,7 @@ def test_exit_codes_and_text(state_dir: Path, capsys: pytest.CaptureFixture[str]
     assert main([str(state_dir)]) == 5
     text = capsys.readouterr().out
     assert "WRONG    entry 1 (0/tile/entries/000" in text
-    assert "1 entries before the first bad one, 1 after it" in text
+    assert "1 entry before the first bad one, 1 after it" in text
     assert main([str(state_dir), "--json"]) == 5
     assert json.loads(capsys.readouterr().out)["first_bad"]["seq"] == 1
     assert main([str(state_dir), "--key", str(state_dir / "log/vkey")]) == 5

@@ -39,7 +39,6 @@ GRADES = {
     "prune": NOTABLE,
     "limit": WARNING,
     "kill": WARNING,
-    "clock": WARNING,
     "log.recovered": WARNING,
     "breach": GRAVE,
 }
@@ -61,7 +60,6 @@ TITLES = {
     "prune": "Old epochs removed",
     "limit": "Limit exceeded",
     "kill": "Worker killed",
-    "clock": "Clock stepped",
     "log.recovered": "Log recovered after a crash",
     "breach": "Worker asked for what is forbidden",
 }

@@ -63,7 +63,6 @@ CLASSES: dict[str, tuple[tuple[int, int, str], tuple[int, str]]] = {
     "redaction": (EVENT_LOG, (2, "Delete")),
     "prune": (EVENT_LOG, (2, "Delete")),
     "log.recovered": (EVENT_LOG, (OTHER, "")),
-    "clock": (BASE, (OTHER, "")),
 }
 """By kind; any other kind is a `BASE` event. Activity 99 carries the kind as its name."""
 

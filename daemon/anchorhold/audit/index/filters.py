@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 
     Entry = dict[str, Any]
 
+REFUSED = frozenset({"denial", "breach"})
+"""Kinds that are refusals whatever they hold."""
+
 MODEL_DIGEST = re.compile(r"[0-9a-f]{4,64}", re.ASCII)
 
 
 class Filter:
     """Conditions, all of which must hold. ``session`` and ``digest`` are beginnings; ``path`` and ``model``
-    are patterns (`path_pattern`), ``model`` also the beginning of a digest; times are in the log's form."""
+    are patterns (`path_pattern`), ``model`` also the beginning of a digest; times are in the log's form;
+    ``refused``: `is_refusal`."""
 
     __slots__ = (
-        "cls", "digest", "kinds", "matches", "model", "path", "request", "session", "sessions", "since",
-        "until",
+        "cls", "digest", "kinds", "matches", "model", "path", "refused", "request", "session", "sessions",
+        "since", "until",
     )  # fmt: skip
 
     def __init__(
@@ -43,7 +47,9 @@ class Filter:
         model: str | None = None,
         since: str | datetime | None = None,
         until: str | datetime | None = None,
+        refused: bool = False,
     ) -> None:
+        self.refused = refused
         self.session, self.request, self.cls = session, request, cls
         self.kinds = frozenset(kinds)
         self.path, self.digest, self.model = path, digest, model
@@ -55,6 +61,8 @@ class Filter:
     def __call__(self, entry: Entry) -> bool:
         """Whether an entry answers."""
         if self.kinds and entry.get("kind") not in self.kinds:
+            return False
+        if self.refused and not is_refusal(entry):
             return False
         if self.cls is not None and entry.get("class") != self.cls:
             return False
@@ -81,6 +89,20 @@ class Filter:
         digest = MODEL_DIGEST.fullmatch(model) is not None
         fits = path_pattern(model)
         return lambda told: (digest and told[0].startswith(model)) or fits(told[1])
+
+
+def is_refusal(entry: Entry) -> bool:
+    """Whether something was kept from the model: a denial, a breach, or a listing of the user's data that
+    left names out."""
+    kind = entry.get("kind")
+    if kind == "list":
+        return entry.get("class") == "data" and is_left_out(entry.get("hidden"))
+    return kind in REFUSED
+
+
+def is_left_out(hidden: object) -> bool:
+    """Whether the field ``hidden`` of a listing says that names were left out."""
+    return type(hidden) is int and hidden > 0
 
 
 def model_of(entry: Entry) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import json
 import re
 from itertools import islice
 
+from anchorhold.audit.index.filters import REFUSED, is_left_out
 from anchorhold.audit.index.forms import entry_of
 from anchorhold.audit.index.origin import is_current
 from anchorhold.audit.index.paths import PathReader, matching, plain_parts
@@ -172,6 +173,8 @@ class _Plan:
         self.first, self.last = 0, (1 << 62)
         self._fewest = MANY
         self._sorts(wanted)
+        if wanted.refused and not self.none:
+            self._refusals()
         self._in_sessions(wanted)
         self._of_request(wanted.request)
         self._of_digest(wanted.digest)
@@ -188,9 +191,16 @@ class _Plan:
             self._fewest, self.leading, self.leading_values = rows, query, values
 
     def _sorts(self, wanted: Filter) -> None:
-        if not wanted.kinds and wanted.cls is None:
+        if not wanted.kinds and wanted.cls is None and not wanted.refused:
             return
-        kinds = {encoded(kind) for kind in wanted.kinds}
+        possible = wanted.kinds
+        if wanted.refused:
+            refusals = REFUSED | {"list"}
+            possible = possible & refusals if possible else refusals
+        kinds = {encoded(kind) for kind in possible}
+        if wanted.refused and not kinds:
+            self.none = True
+            return
         cls = None if wanted.cls is None else encoded(wanted.cls)
         chosen = [
             (number,)
@@ -198,6 +208,28 @@ class _Plan:
             if (not kinds or sort[0] in kinds) and (cls is None or sort[1] == cls)
         ]
         self._choose("sort", chosen)
+
+    def _refusals(self) -> None:
+        """Of listings only those that left names out, which their form says: there may be very many."""
+        forms = [
+            (number,)
+            for number, text in self._base.execute("SELECT id, items FROM forms")
+            if any(
+                type(item) is list and item[0] == "hidden" and is_left_out(item[1])
+                for item in json.loads(text)
+            )
+        ]
+        sorts = [
+            (number,)
+            for number, kind in self._base.execute("SELECT id, kind FROM sorts")
+            if decoded(kind) in REFUSED
+        ]
+        self._keep("refusing_forms", forms)
+        self._keep("refusing_sorts", sorts)
+        self.tests.append(
+            "(+e.sort IN (SELECT id FROM refusing_sorts) OR +e.form IS NULL "
+            "OR +e.form IN (SELECT id FROM refusing_forms))"
+        )
 
     def _in_sessions(self, wanted: Filter) -> None:
         if wanted.session is None and wanted.sessions is None:

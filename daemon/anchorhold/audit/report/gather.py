@@ -92,7 +92,7 @@ class Reason:
 
 
 class Event:
-    """Something that a reader wants to see one by one: a breach, a kill, a limit, a redaction, a clock."""
+    """Something that a reader wants to see one by one: a breach, a kill, a limit, a redaction."""
 
     __slots__ = ("count", "detail", "kind", "path", "reason", "session", "time", "what", "withheld")
 
@@ -150,6 +150,7 @@ class Gathered:
         self.sessions: dict[str, Session] = {}
         self.sessions_left_out = 0
         self.refused = self.refused_at_start = 0
+        self.names_left_out = 0
         self.reasons: dict[tuple[bool, str | None], Reason] = {}  # (while starting, reason)
         self.breaches = self.kills = self.limits = 0
         self.incidents: list[Event] = []
@@ -158,7 +159,6 @@ class Gathered:
         self.models: dict[str, Digest] = {}
         self.policies: dict[str, Digest] = {}
         self.digests_left_out = 0
-        self.clock: list[Event] = []
         self.recovered = 0
         self._asked = self._held = 0
 
@@ -227,6 +227,7 @@ class Gathered:
             return
         self.listings += 1
         self.names_listed += _number(entry, "listed") or _number(entry, "names")
+        self.names_left_out += _number(entry, "hidden")
         self.documents.tell(_text(entry, "resolved") or _text(entry, "path"))
 
     def _denial(self, entry: Entry, time: str, session: Session | None) -> None:
@@ -316,12 +317,6 @@ class Gathered:
         event.what = " to ".join(plain(one)[:20] for one in epochs[:2]) if isinstance(epochs, list) else "?"
         self.redactions.append(event)
 
-    def _clock(self, entry: Entry, time: str, session: Session | None) -> None:
-        if len(self.clock) < EVENTS:
-            event = Event("clock", entry)
-            event.what = plain(entry.get("step", ""))[:40]
-            self.clock.append(event)
-
     def _start(self, entry: Entry, time: str, session: Session | None) -> None:
         if session is None:
             return
@@ -390,7 +385,6 @@ _HANDLERS = {
     "limit": Gathered._limit,
     "redaction": Gathered._redaction,
     "prune": Gathered._prune,
-    "clock": Gathered._clock,
     "session.start": Gathered._start,
     "session.end": Gathered._end,
     "request.start": Gathered._request,

@@ -157,6 +157,8 @@ def summary(found: Gathered) -> str:
     refused = found.refused - found.refused_at_start
     said.append(f"<b>{count(refused, 'request')}</b> {'was' if refused == 1 else 'were'} refused." if refused
                 else "No request was refused.")  # fmt: skip
+    if found.names_left_out:
+        said.append(f"{count(found.names_left_out, 'name')} left out of listings.")
     events = (
         (found.breaches, "breach", "breaches"), (found.kills, "kill", ""),
         (found.limits, "exceeded limit", ""),
@@ -203,16 +205,9 @@ def _contents(found: Gathered) -> str:
 
 
 def _untimed(found: Gathered) -> str:
-    said = ""
-    if found.untimed:
-        said = f"<p class=hint>{count(found.untimed, 'event')} could not be placed in time.</p>"
-    if found.clock:
-        said += (
-            f"<p class=hint>The computer's clock was changed {count(len(found.clock), 'time')} meanwhile: "
-        )
-        said += "; ".join(f"by {name(event.what)} s at {name(event.time[:16])}" for event in found.clock[:10])
-        said += ".</p>"
-    return said
+    if not found.untimed:
+        return ""
+    return f"<p class=hint>{count(found.untimed, 'event')} could not be placed in time.</p>"
 
 
 def _files(found: Gathered) -> str:

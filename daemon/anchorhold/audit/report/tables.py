@@ -107,7 +107,7 @@ def refused(found: Gathered) -> str:
     groups = sorted(found.reasons.items(), key=lambda item: -item[1].count)
     sealed = [reason for (starting, _), reason in groups if not starting]
     boot = [reason for (starting, _), reason in groups if starting]
-    if not groups:
+    if not groups and not found.names_left_out:
         return "<p class=none>Nothing was refused.</p>"
     room = ASKED
     if sealed:
@@ -115,6 +115,12 @@ def refused(found: Gathered) -> str:
         parts = [f"<p>{total}Nothing of what is listed here was given to the model.</p>"]
     else:
         parts = ["<p class=none>Nothing was refused while documents could be read.</p>"]
+    if left_out := found.names_left_out:
+        parts.append(
+            f"<p>{count(left_out, 'name')} {'was' if left_out == 1 else 'were'} left out of listings:"
+            " what a rule hides, what has a second name, what is a link that leads out."
+            " A name counts each time that its folder was listed.</p>"
+        )
     for reason in sealed[:REASONS]:
         text, room = _reason(reason, room)
         parts.append(text)

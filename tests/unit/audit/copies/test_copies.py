@@ -321,3 +321,20 @@ def test_descriptors_are_given_back(receive: Receive, tmp_path: Path) -> None:
         sender.send(example("grant"))
         sender.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_a_policy_says_whether_copies_hold_names(
+    names: bool, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anchorhold.audit.log import Log
+    from anchorhold.policy.schema import Audit, ModelPolicy, Policy
+    from anchorhold.supervisor.session import Session
+
+    made = []
+    monkeypatch.setattr("anchorhold.audit.copies.Copies", lambda targets, **how: made.append((targets, how)))
+    log = Log.open(state_dir)
+    policy = Policy("p", ModelPolicy("/model"), audit=Audit(copy=("journald",), copy_names=names))
+    Session(policy, log, state_dir=state_dir)
+    log.close()
+    assert made == [(("journald",), {"names": names})]

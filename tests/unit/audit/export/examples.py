@@ -42,7 +42,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     "epoch.end": {},
     "prune": {"epochs": [0, 3], "reason": "old", "by": "a"},
     "redaction": {"count": 2, "what": "names", "ranges": [[1, 2]], "reason": "asked", "by": "a"},
-    "clock": {"step": "-3600.5"},
 }
 
 

@@ -63,13 +63,20 @@ grant = st.fixed_dictionaries(
     optional={"request": st.integers(1, 3), "resolved": path},
 )  # fmt: skip
 anything = st.dictionaries(
-    st.sampled_from(("path", "resolved", "class", "sha256", "size", "request", "reason", "more", "count")),
+    st.sampled_from(
+        ("path", "resolved", "class", "sha256", "size", "request", "reason", "more", "count", "hidden")
+    ),
     st.one_of(odd.filter(lambda value: not isinstance(value, float)), path),
     max_size=5,
 )
+listing = st.fixed_dictionaries(
+    {"class": st.sampled_from(("data", "runtime")), "path": path, "listed": st.integers(0, 3),
+     "hidden": st.integers(0, 2)}
+)  # fmt: skip
 event = st.one_of(
     st.tuples(st.just("grant"), st.sampled_from(MANY), grant),
     st.tuples(st.sampled_from(KINDS), st.sampled_from(SESSIONS), anything),
+    st.tuples(st.just("list"), st.sampled_from(SESSIONS), listing),
     st.tuples(st.just("policy.load"), st.just(""), anything),
     st.tuples(
         st.just("session.start"),
@@ -109,6 +116,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "model": ("ab" * 32, "abab", *MODELS, "a.gguf", "/models", "nobody"),
     "since": TIMES,
     "until": TIMES,
+    "refused": (True,),
 }
 WANTED = {name: st.sampled_from(values) for name, values in VALUES.items()}
 WANTED["path"] = st.one_of(WANTED["path"], pattern)

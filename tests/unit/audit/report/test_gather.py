@@ -61,10 +61,9 @@ def test_a_clock_that_goes_back() -> None:
     make = Maker()
     late = make.grant("/a")
     make.at -= timedelta(days=3)
-    found = added(late, make.grant("/a"), make("clock", "", step="-259200.0"))
+    found = added(late, make.grant("/a"))
     assert found.documents.root.files["/a"].first == "2026-01-02T08:00"
     assert found.first < found.last == late["time"]
-    assert found.clock[0].what == "-259200.0"
 
 
 def test_redacted_names_count_by_digest() -> None:
@@ -155,7 +154,6 @@ def test_memory_is_bounded(monkeypatch: Any) -> None:
         )
         found.add(make("breach", session, call="execve"))
         found.add(make("redaction", "", count=1, what=["names"]))
-        found.add(make("clock", "", step="1"))
     assert (len(found.sessions), found.session_count) == (20, 500)
     assert len(found.reasons) <= 22
     assert sum(len(reason.asked) for reason in found.reasons.values()) <= 20
@@ -231,7 +229,6 @@ def test_numbers_too_long_to_print() -> None:
         make("denial", call="openat", count=huge, phase="sealed"),
         make("redaction", count=huge, what=[huge]),
         make("kill", milliseconds=huge, microseconds=huge),
-        make("clock", step=huge),
     ]
     for entry in entries:
         entry["seq"] = huge

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from anchorhold.audit.report import tables
 from anchorhold.audit.report.gather import Gathered, gather
 from anchorhold.audit.report.page import MARK, Frame, render, summary
 from anchorhold.audit.report.style import STYLE
@@ -144,6 +145,11 @@ def test_a_summary_has_the_right_words() -> None:
     assert said(make.start()) == "In 1 session the model was shown no file. No request was refused."
     one = said(make.start(), make.grant("/a"), make("denial", call="openat", phase="sealed"))
     assert one == "In 1 session the model was shown 1 file. 1 request was refused."
+    hiding = make("list", **{"class": "data", "path": "/a", "listed": 3, "hidden": 2})
+    told = said(make.start(), hiding)
+    assert told.endswith("No request was refused. 2 names left out of listings.")
+    text = tables.refused(gather([make.start(), hiding]))
+    assert "2 names were left out of listings" in text and "Nothing was refused.<" not in text
     assert said(
         make.start(), make("breach", call="x"), make("kill"), make("kill"), make("limit"),
         make("list", **{"class": "data", "path": "/a", "listed": 3}), make("redaction", "", count=1),
@@ -189,7 +195,6 @@ def test_hostile_text_everywhere(text: str, field: str) -> None:
         make("kill", session, reason=has("reason", "r")),
         make("redaction", "", count=1, what=[has("call", "names")], reason=has("reason", "r"),
              by=has("by", "a")),
-        make("clock", "", step=has("call", "1.0")),
         make("session.end", session, reason=has("reason", "done")),
     ]  # fmt: skip
     result = {
