@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from anchorhold import __version__
@@ -99,13 +99,18 @@ class Session:
         suffixes: Iterable[str] = (),
         entry: str = WORKER,
         config: dict[str, object] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """entry: the module whose prepare and serve run in the cell; config: more of its configuration."""
+        """entry: the module whose prepare and serve run in the cell; config: more of its configuration.
+
+        on_end: called when the worker is dead, from the thread that watched it.
+        """
         self.policy = policy
         self.log = log
         self.state_dir = state_dir
         self.entry = entry
         self.config: dict[str, object] = {"suffixes": sorted(suffixes), **(config or {})}
+        self._on_end = on_end
         self._copies = None
         if policy.audit.copy:
             from anchorhold.audit.copies import Copies
@@ -141,6 +146,46 @@ class Session:
     def summary(self) -> Summary:
         phase = self._loop.stage if self._loop is not None else "none"
         return Summary(self.recorder, self.layers, self.missing, phase, len(self._hidden))
+
+    @property
+    def ended(self) -> bool:
+        """Whether its worker is dead."""
+        return self._loop is not None and self._loop.ended.is_set()
+
+    def wait_ended(self, seconds: float) -> bool:
+        """Whether the worker and its launcher are gone, by the kernel's word, within so many seconds."""
+        return self._loop is None or self._loop.ended.wait(seconds)
+
+    @property
+    def error(self) -> AnchorholdError | None:
+        """What ended it."""
+        return None if self._loop is None else self._loop.error
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the kill switch stopped it without killing."""
+        return self._loop is not None and self._loop.frozen
+
+    @property
+    def worker_pid(self) -> int:
+        """The worker's process id; -1 where there is none."""
+        return -1 if self._loop is None else self._loop.child_pid
+
+    @property
+    def cgroup(self) -> str:
+        """The path of the worker's own control group, or ""."""
+        group = None if self._limits is None else self._limits.cgroup
+        return "" if group is None else str(group.path)
+
+    @property
+    def mechanisms(self) -> dict[str, str]:
+        """By which mechanism each limit is held, in words."""
+        return {} if self._limits is None else self._limits.mechanisms
+
+    @property
+    def request_name(self) -> str:
+        """The name of the last request in the log: ``<session>-<number>``."""
+        return f"{self.recorder.session}-{self._next_request}"
 
     # ---- start --------------------------------------------------------------------------------
 
@@ -212,6 +257,7 @@ class Session:
             switched=self._switched,
             kill_on_open=policy.breach.on_denied_open == "kill",
             kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
+            on_end=self._on_end,
         )
         if self._killed is not None:  # before it runs, or it would find a dead worker without a reason
             loop.kill(self._killed)
@@ -227,6 +273,21 @@ class Session:
         loop.send(
             {"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads}
         )
+
+    def wait_loaded(self) -> None:
+        """Returns when the model is loaded. Raises what ended it instead."""
+        loop = self._loop
+        assert loop is not None
+        while True:
+            event = loop.events.get()
+            loop.taken()
+            if event is None:
+                loop.events.put(None)
+                raise loop.error or Interrupted("the worker was ended")
+            if isinstance(event, AnchorholdError):
+                raise event
+            if isinstance(event, events.Phase) and event.name == "loaded":
+                return
 
     def _launch_config(self, limits: Limits) -> dict[str, object]:
         held = {"cgroup": limits.cgroup_words} if limits.cgroup_words else {}
@@ -345,6 +406,12 @@ class Session:
             if not finished:
                 self._stop(loop, number)
             self.recorder.request = None
+
+    def stop_answer(self) -> None:
+        """From any thread: what is being answered ends soon, with ``Done("cancelled")``."""
+        loop = self._loop
+        if loop is not None and not loop.ended.is_set():
+            loop.send({"type": "stop", "id": self._next_request})
 
     def _stop(self, loop: Loop, number: int) -> None:
         """Whoever stops listening stops the answer. The worker is ready for another when this returns."""
