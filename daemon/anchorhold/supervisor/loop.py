@@ -117,8 +117,11 @@ class Loop(threading.Thread):
 
     def send(self, message: messages.Message) -> None:
         """Queue a message to the worker; it goes out when the pipe takes it."""
-        data = messages.encode(message)
-        self._outgoing.append(memoryview(len(data).to_bytes(4, "big") + data))
+        self.send_bytes(frames.frame(messages.encode(message), frames.TO_WORKER_LIMIT))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """The same for a message that is a frame already."""
+        self._outgoing.append(memoryview(frame))
         self.wake()
 
     def wake(self) -> None:

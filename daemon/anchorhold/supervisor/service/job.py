@@ -6,7 +6,7 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from anchorhold.supervisor.requests import AnyRequest
+    from anchorhold.supervisor.requests import Asked
     from anchorhold.supervisor.service.backend import Sink
 
 
@@ -15,7 +15,7 @@ class Job:
 
     __slots__ = ("cancelled_at", "queued_at", "receipt", "request", "sink")
 
-    def __init__(self, request: AnyRequest, sink: Sink, *, receipt: bool) -> None:
+    def __init__(self, request: Asked, sink: Sink, *, receipt: bool) -> None:
         self.request, self.sink, self.receipt = request, sink, receipt
         self.queued_at = time.monotonic()
         self.cancelled_at: float | None = None

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anchorhold.policy.schema import Policy
-    from anchorhold.supervisor.requests import AnyRequest
+    from anchorhold.supervisor.requests import Asked
     from anchorhold.supervisor.service.backend import Sink
 
     Tell = Callable[["Keeper", str, AnchorholdError | None], None]
@@ -87,7 +87,7 @@ class Keeper(threading.Thread):
 
     # ---- from other threads -------------------------------------------------------------------
 
-    def submit(self, request: AnyRequest, sink: Sink, *, receipt: bool = False) -> Job:
+    def submit(self, request: Asked, sink: Sink, *, receipt: bool = False) -> Job:
         """Queue a request. Raises Refused."""
         with self._cond:
             self._check_open()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from anchorhold.policy.schema import Policy
-    from anchorhold.supervisor.requests import AnyRequest
+    from anchorhold.supervisor.requests import Asked
     from anchorhold.supervisor.service.backend import Sink
     from anchorhold.supervisor.service.documents import Documents
     from anchorhold.supervisor.service.job import Job
@@ -290,7 +290,7 @@ class Service:
             )
         return found
 
-    def submit(self, policy: str, request: AnyRequest, sink: Sink, *, receipt: bool = False) -> object:
+    def submit(self, policy: str, request: Asked, sink: Sink, *, receipt: bool = False) -> object:
         keeper = self.keepers.get(policy)
         if keeper is None:
             raise Refused(404, "model_not_found", f"there is no model {policy!r} here")
