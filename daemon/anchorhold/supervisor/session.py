@@ -29,7 +29,16 @@ from anchorhold.broker.view import DataView
 from anchorhold.cell import filters
 from anchorhold.channel import frames, messages
 from anchorhold.channel.errors import ProtocolError
-from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
+from anchorhold.errors import (
+    AnchorholdError,
+    AuditError,
+    BreachError,
+    Interrupted,
+    KilledError,
+    LayerError,
+    LimitError,
+    WorkerError,
+)
 from anchorhold.policy.schema import Policy
 from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
@@ -49,6 +58,16 @@ SEAL_LAYERS = ("mdwe",)
 """Layers that go on with the seal, after all others."""
 MOST_NAMED = 10_000
 """Names left out of listings that a session tells of, each once."""
+
+
+_WORDS: dict[type, str] = {
+    BreachError: "breach",
+    LimitError: "limit",
+    KilledError: "killed",
+    Interrupted: "interrupted",
+    type(None): "interrupted",
+}
+"""Why a request that was not answered ended."""
 
 
 class Summary:
@@ -113,7 +132,7 @@ class Session:
         self._killed: str | None = None
         self.context = 0
         self.embeddings = False
-        self._next_request = self._answered = 0
+        self._next_request = self._begun = self._answered = 0
         self._owner = 0
         self._principal = ""
         self._named: set[bytes] = set()
@@ -360,6 +379,7 @@ class Session:
             principal=request.principal,
             **request.public(),
         )
+        self._begun = number
         loop.send_bytes(data)
         finished = False
         try:
@@ -538,10 +558,14 @@ class Session:
         loop = self._loop
         if loop is not None:
             loop.close()
-        self.recorder.request = None
         try:
             if self._started:
                 error = loop.error if loop is not None else None
+                if self._answered < self._begun:  # it died while it answered
+                    self.recorder.request = self._begun
+                    # No more than a word: this field is public, and an error's text can name a file.
+                    self._request_end(f"failed: {_WORDS.get(type(error), 'worker')}", 0, 0, [])
+                self.recorder.request = None
                 self.recorder.event(
                     "session.end",
                     reason=reason if error is None else f"{reason}: {error}",

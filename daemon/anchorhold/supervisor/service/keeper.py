@@ -25,6 +25,7 @@ from anchorhold.errors import (
     PolicyError,
     WorkerError,
 )
+from anchorhold.policy.match import Matcher
 from anchorhold.supervisor.events import Done
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.backoff import Backoff
@@ -34,7 +35,7 @@ from anchorhold.switch import latch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from anchorhold.policy.schema import Policy
     from anchorhold.supervisor.requests import Asked
@@ -79,6 +80,7 @@ class Keeper(threading.Thread):
         self._current: Job | None = None
         self._next_policy: Policy | None = None
         self._held = False  # by a kill that is under way: nothing starts
+        self._killed = False  # by a person, which was not seen yet
         self._closing = False
         self._given_up = False
         self._unloaded = False
@@ -88,7 +90,9 @@ class Keeper(threading.Thread):
     # ---- from other threads -------------------------------------------------------------------
 
     def submit(self, request: Asked, sink: Sink, *, receipt: bool = False) -> Job:
-        """Queue a request. Raises Refused."""
+        """Queue a request. Raises Refused, also for files that the policy does not grant: a client that could
+        name any path could have the worker killed for asking for it."""
+        self._check_files(getattr(request, "files", ()))
         with self._cond:
             self._check_open()
             if len(self._jobs) >= QUEUE:
@@ -97,6 +101,15 @@ class Keeper(threading.Thread):
             self._jobs.append(job)
             self._cond.notify_all()
             return job
+
+    def _check_files(self, files: Iterable[str]) -> None:
+        """By the text of each path alone."""
+        if not files:
+            return
+        matcher = Matcher(self.policy.data)
+        for path in files:
+            if not os.path.isabs(path) or "\0" in path or not matcher.decide(os.fsencode(path)).allowed:
+                raise Refused(403, "file_not_granted", f"{ascii(path)} is not within {self.policy.name}")
 
     def _check_open(self) -> None:
         if self._closing:
@@ -147,6 +160,7 @@ class Keeper(threading.Thread):
         """The worker is dead when this returns."""
         session = self.session
         if session is not None:
+            self._killed = True
             session.kill(reason)
 
     def release(self) -> None:
@@ -330,10 +344,13 @@ class Keeper(threading.Thread):
         done: Done | None = None
         try:
             with contextlib.closing(session.ask(job.request)) as events:
-                job.sink.started(session.request_name)
-                if job.cancelled_at is not None:
-                    session.stop_answer()
+                begun = False
                 for event in events:
+                    if not begun:  # numbered and on record since it was first asked for an event
+                        begun = True
+                        job.sink.started(session.request_name)
+                        if job.cancelled_at is not None:
+                            session.stop_answer()
                     if isinstance(event, Done):
                         done = event
                     elif job.cancelled_at is None:
@@ -381,8 +398,8 @@ class Keeper(threading.Thread):
             if isinstance(error, KilledError):
                 self._tell(self, "kill", error)
             return
-        if isinstance(error, Interrupted) and self._held:
-            self._unloaded = True
+        if isinstance(error, Interrupted) and self._killed:
+            self._killed, self._unloaded = False, True
             self._tell(self, "kill", error)
             return
         self._tell(self, _kind(error), error)
