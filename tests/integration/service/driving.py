@@ -18,11 +18,12 @@ from anchorhold.audit.query import entries
 from anchorhold.errors import AnchorholdError
 from anchorhold.policy import load
 from anchorhold.supervisor.events import Done, Event, Token
-from anchorhold.supervisor.requests import Request
+from anchorhold.supervisor.requests import Asked, Request
 from anchorhold.supervisor.service import control
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.backoff import Backoff
 from anchorhold.supervisor.service.service import Service
+from anchorhold.supervisor.session import Session
 from anchorhold.verify.check import verify
 
 LONG = "Tell a very long story about a harbour, with many people in it."
@@ -117,7 +118,13 @@ class Scene:
         except BaseException as error:
             self.error = error
 
-    def ask(self, request: Request | None = None, name: str = "taxes", *, receipt: bool = False) -> Sink:
+    def session(self, name: str = "taxes") -> Session:
+        assert self.service is not None
+        found = self.service.keepers[name].session
+        assert found is not None
+        return found
+
+    def ask(self, request: Asked | None = None, name: str = "taxes", *, receipt: bool = False) -> Sink:
         assert self.service is not None
         sink = Sink()
         self.service.submit(name, request or Request("Say hello.", max_tokens=8), sink, receipt=receipt)
