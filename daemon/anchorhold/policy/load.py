@@ -100,6 +100,7 @@ KEYS: dict[str, dict[str, Reader]] = {
     "breach": {
         "on_denied_open": values.one_of("kill", "deny"),
         "on_forbidden_syscall": values.one_of("kill", "deny"),
+        "on_changed_model": values.one_of("kill", "deny"),
         "command": values.program,
         "notify": values.program,
     },

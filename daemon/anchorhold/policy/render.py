@@ -160,6 +160,7 @@ idle = "off"            # or "10m": for the service, when nobody asks
 [breach]
 on_denied_open = "kill"         # "deny": it only gets an error; both are in the log
 on_forbidden_syscall = "kill"
+on_changed_model = "kill"       # the model's file was written to after its digest was taken
 command = []            # ["/usr/local/bin/alarm"]: run by the service after a breach, the facts on its input
 notify = []             # the same after whatever else a person should know: a limit, a kill, a crash
 

@@ -84,8 +84,14 @@ class Breach:
 
     on_denied_open: str = "kill"
     on_forbidden_syscall: str = "kill"
+    on_changed_model: str = "kill"
     command: tuple[str, ...] = ()
     notify: tuple[str, ...] = ()
+
+
+BREACHES = ("on_denied_open", "on_forbidden_syscall", "on_changed_model")
+"""Keys whose answer a policy may choose. What leaves no choice always kills: a limit, a message that is none,
+a log that cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)

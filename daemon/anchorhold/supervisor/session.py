@@ -39,7 +39,7 @@ from anchorhold.errors import (
     LimitError,
     WorkerError,
 )
-from anchorhold.policy.schema import Policy
+from anchorhold.policy.schema import BREACHES, Policy
 from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
 from anchorhold.supervisor.loop import Loop
@@ -264,8 +264,7 @@ class Session:
             on_seal=self._on_seal,
             on_message=self._on_message,
             switched=self._switched,
-            kill_on_open=policy.breach.on_denied_open == "kill",
-            kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
+            kills=frozenset(key for key in BREACHES if getattr(policy.breach, key) == "kill"),
             on_end=self._on_end,
         )
         if self._killed is not None:  # before it runs, or it would find a dead worker without a reason

@@ -96,6 +96,7 @@ idle = "10m"
 [breach]
 on_denied_open = "deny"
 on_forbidden_syscall = "deny"
+on_changed_model = "deny"
 command = ["/usr/bin/logger", "-t", "a b"]
 notify = []
 [audit]
@@ -134,6 +135,7 @@ group = "staff"
         "breach": {
             "on_denied_open": "deny",
             "on_forbidden_syscall": "deny",
+            "on_changed_model": "deny",
             "command": ["/usr/bin/logger", "-t", "a b"],
             "notify": [],
         },
