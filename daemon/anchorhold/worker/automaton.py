@@ -1,8 +1,9 @@
 """A pattern as a deterministic automaton, and that as rules: one for each state.
 
-The engine follows every way in which a grammar can read a text at the same time: patterns such as ``(a|aa)+``, or
-``a?`` five hundred times, would cost it minutes for a word. Of a deterministic automaton there is one way at each
-moment. What it costs to make one is bounded here: by the states, and by the steps taken.
+The engine follows every way in which a grammar can read a text at the same time: patterns such as
+``(a|aa)+``, or ``a?`` five hundred times, would cost it minutes for a word. Of a deterministic automaton
+there is one way at each moment. What it costs to make one is bounded here: by the states, and by the steps
+taken.
 
 Sources: Thompson's construction, subset construction (Aho, Sethi, Ullman: Compilers, 3.6 and 3.7).
 """
@@ -23,7 +24,8 @@ _LONG = {code: f"{code:02x}" for code in [*range(0x20), 0x7F] if code not in _SH
 
 
 def pattern_rule(rules: Rules, pattern: str) -> str:
-    """The expression for the inside of a JSON string that matches. Raises Failure bad_request, not_supported."""
+    """The expression for the inside of a JSON string that matches. Raises Failure bad_request,
+    not_supported."""
     tree = read(pattern)
     if _size(tree) > MOST_PLACES:
         raise Failure(

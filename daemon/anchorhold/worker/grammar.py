@@ -1,8 +1,8 @@
 """Grammars in GBNF, the engine's own language (llama.cpp, grammars/README.md): rules with a bound.
 
 What a client sends becomes a grammar here and nowhere else, so its size is held here: each rule costs its
-length, and past ``MOST_TEXT`` the request fails. Nothing of a client's text enters a rule unless it went through
-``literal`` or ``chars``, which escape it; no client can write a rule of its own.
+length, and past ``MOST_TEXT`` the request fails. Nothing of a client's text enters a rule unless it went
+through ``literal`` or ``chars``, which escape it; no client can write a rule of its own.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class Rules:
         return name
 
     def one_of(self, texts: Iterable[str]) -> str:
-        """Exactly one of these texts. Those with the same beginning share it: the engine follows one way only."""
+        """Exactly one of these texts. Those with the same beginning share it: the engine follows one way
+        only."""
         return self._branch(sorted(set(texts)))
 
     def _branch(self, texts: list[str]) -> str:
@@ -119,7 +120,8 @@ class Rules:
         return top
 
     def repeat(self, item: str, least: int, most: int | None) -> str:
-        """``item`` (any expression) so many times. Raises Failure bad_request for what is beyond all bounds."""
+        """``item`` (any expression) so many times. Raises Failure bad_request for what is beyond all
+        bounds."""
         if least > MOST_REPEATED or (most or 0) > MOST_REPEATED:
             raise Failure("bad_request", f"nothing can be repeated more than {MOST_REPEATED:,} times")
         if most is not None and most < least:
@@ -141,7 +143,8 @@ class Rules:
         return f"{self._times(block, number // _BLOCK)} {self._times(name, number % _BLOCK)}".strip()
 
     def _up_to(self, name: str, number: int) -> str:
-        """0 to number. In blocks there is one way only to read each length: full ones, then one that is not."""
+        """0 to number. In blocks there is one way only to read each length: full ones, then one that is
+        not."""
         if number == 0:
             return ""
         if number <= _BLOCK:

@@ -1,5 +1,5 @@
-"""What becomes of the tokens of an answer: text, held back where it may be the beginning of a text that ends the
-answer; probabilities, told once all of their token's text was; tool calls.
+"""What becomes of the tokens of an answer: text, held back where it may be the beginning of a text that ends
+the answer; probabilities, told once all of their token's text was; tool calls.
 
 Constraint: without any of these a token's text goes out as it comes.
 """
@@ -55,7 +55,8 @@ class Output:
         self.stopped = False
 
     def feed(self, data: bytes, chosen: dict[str, Any] | None = None) -> bool:
-        """One token's bytes. True when the answer ends here. chosen: the fields of its message, without id."""
+        """One token's bytes. True when the answer ends here. chosen: the fields of its message, without
+        id."""
         text = self._decode(data)
         self._seen += len(text)
         if chosen is not None:

@@ -1,8 +1,9 @@
 """Regular expressions of JSON Schema's ``pattern``: read into a tree, made into an automaton (automaton.py).
 
-The subset that an automaton can hold: characters, classes, ``.``, groups, ``|``, ``? * + {n} {n,m}``, ``^`` at the
-beginning and ``$`` at the end. Look-around, back references and word boundaries fail with not_supported.
-A pattern is read once, left to right, with a bounded depth. Source: ECMA-262, 22.2 (JSON Schema's dialect).
+The subset that an automaton can hold: characters, classes, ``.``, groups, ``|``, ``? * + {n} {n,m}``, ``^``
+at the beginning and ``$`` at the end. Look-around, back references and word boundaries fail with
+not_supported. A pattern is read once, left to right, with a bounded depth. Source: ECMA-262, 22.2 (JSON
+Schema's dialect).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Ranges = list[tuple[int, int]]
 
 
 class Node:
-    """One part of a pattern: one character of ``ranges``, or ``parts`` in a row, or one of ``parts``; so many times."""
+    """One part of a pattern: one character of ``ranges``, or ``parts`` in a row, or one of ``parts``; so
+    many times."""
 
     __slots__ = ("least", "most", "parts", "ranges", "row")
 
@@ -37,7 +39,8 @@ class Node:
 
 
 def read(pattern: str) -> Node:
-    """The whole pattern, with "anything" where it has no anchor. Raises Failure bad_request, not_supported."""
+    """The whole pattern, with "anything" where it has no anchor. Raises Failure bad_request,
+    not_supported."""
     if len(pattern) > MOST_PATTERN:
         raise Failure("bad_request", f"a pattern of more than {MOST_PATTERN:,} characters")
     return _Reader(pattern).whole()

@@ -1,9 +1,10 @@
-"""How the next token is drawn: the engine's chain of samplers, a grammar beside it, probabilities if asked for.
+"""How the next token is drawn: the engine's chain of samplers, a grammar beside it, probabilities if asked
+for.
 
 Constraint: a request without grammar and probabilities costs one call of the engine for each token. A grammar
 is asked about the token that the chain drew; only when it refuses are all tokens held against it and the draw
-is repeated. That gives the same distribution as asking it first (what is refused is drawn again from the rest),
-at a hundredth of the cost where the model goes along.
+is repeated. That gives the same distribution as asking it first (what is refused is drawn again from the
+rest), at a hundredth of the cost where the model goes along.
 
 Arrays of the engine's (id, logit, p) are filled by memoryviews with a stride: copies in C, no loop in Python.
 """

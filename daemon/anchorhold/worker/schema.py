@@ -1,15 +1,17 @@
 """JSON Schema as grammar: what the answer must be.
 
-Supported: type (also a list), properties, required, additionalProperties, items, prefixItems, minItems, maxItems,
-enum, const, anyOf, oneOf (as anyOf), allOf (of objects, merged), $ref within the schema (also recursive), pattern,
-minLength, maxLength, format (date, time, date-time, uuid), minimum and maximum of integers. Properties come in the
-order of the schema. An object with ``properties`` has no others unless additionalProperties says so.
+Supported: type (also a list), properties, required, additionalProperties, items, prefixItems, minItems,
+maxItems, enum, const, anyOf, oneOf (as anyOf), allOf (of objects, merged), $ref within the schema (also
+recursive), pattern, minLength, maxLength, format (date, time, date-time, uuid), minimum and maximum of
+integers. Properties come in the order of the schema. An object with ``properties`` has no others unless
+additionalProperties says so.
 
-What a grammar cannot hold (not, if, uniqueItems, multipleOf …) is left aside, or refused with not_supported where
-the client wants it strict. Sources: JSON Schema 2020-12 (core, validation); OpenAI's structured outputs guide.
+What a grammar cannot hold (not, if, uniqueItems, multipleOf …) is left aside, or refused with not_supported
+where the client wants it strict. Sources: JSON Schema 2020-12 (core, validation); OpenAI's structured
+outputs guide.
 
-The schema is hostile until proven otherwise: each of its parts costs one of ``MOST_PARTS``, depth is bounded, and
-the rules themselves are (``grammar.Rules``).
+The schema is hostile until proven otherwise: each of its parts costs one of ``MOST_PARTS``, depth is
+bounded, and the rules themselves are (``grammar.Rules``).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ A call is written as models that know tools write it most (Hermes, Qwen and othe
     {"name": "weather", "arguments": {"city": "Paris"}}
     </tool_call>
 
-The grammar fixes all of it but the arguments, which follow the tool's schema, so reading it back needs no guess.
-Source: OpenAI API reference, ``tools``, ``tool_choice``, ``response_format``.
+The grammar fixes all of it but the arguments, which follow the tool's schema, so reading it back needs no
+guess. Source: OpenAI API reference, ``tools``, ``tool_choice``, ``response_format``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ MOST_TOOLS = 128
 MOST_CALLS = 16  # in one answer
 _NAME = re.compile(r"[a-zA-Z0-9_.-]{1,64}", re.ASCII)
 
-EXPLAINED = (
-    "You can call these functions, each described as JSON on a line of its own:\n{tools}\n"
+_EXPLAINED = "You can call these functions, each described as JSON on a line of its own:"
+_HOW = (
     "To call one, write a JSON object with its name and its arguments between these two words, and wait:\n"
-    f'{BEGIN}\n{{{{"name": "the function\'s name", "arguments": {{{{}}}}}}}}\n{END}'
+    f'{BEGIN}\n{{"name": "the name of the function", "arguments": {{}}}}\n{END}'
 )
 
 
@@ -40,13 +40,14 @@ class Wanted:
     __slots__ = ("grammar", "names", "tools")
 
     def __init__(self, tools: list[dict[str, Any]], names: list[str], grammar: str | None) -> None:
-        """tools: as the template is told of them; names: those that may be called; grammar: GBNF or None."""
+        """tools: as the client describes them; names: those that may be called; grammar: GBNF or None."""
         self.tools, self.names, self.grammar = tools, names, grammar
 
     def explained(self) -> str:
         """For a model whose template knows no tools."""
-        lines = (json.dumps(tool, ensure_ascii=False) for tool in self.tools)
-        return EXPLAINED.format(tools="\n".join(lines))
+        return "\n".join(
+            [_EXPLAINED, *(json.dumps(tool["function"], ensure_ascii=False) for tool in self.tools), _HOW]
+        )
 
 
 def wanted(tools: str | None, choice: str | None, form: str | None) -> Wanted:
@@ -113,7 +114,8 @@ def _offered(tools: object) -> list[dict[str, Any]]:
         found.append(
             {
                 "type": "function",
-                "function": {"name": name, "description": told, "parameters": parameters, "strict": strict},
+                "function": {"name": name, "description": told, "parameters": parameters},
+                "strict": strict,
             }
         )
     return found
@@ -152,7 +154,9 @@ def _calls(rules: Rules, tools: list[dict[str, Any]], most: int) -> str:
         schema = function["parameters"]
         if "type" not in schema and "$ref" not in schema:
             schema = {"type": "object", **schema}
-        arguments = SchemaRules(rules, schema, strict=function["strict"]).root()
+        if schema.get("type", "object") != "object":
+            raise _bad("the parameters of a function are an object")
+        arguments = SchemaRules(rules, schema, strict=tool["strict"]).root()
         options.append(f"{literal(_head(function['name']))} {arguments}")
     rest = rules.add(f"({' | '.join(options)}) {literal('}' + chr(10) + END)}")
     if most == 1:
@@ -166,8 +170,8 @@ def _head(name: str) -> str:
 
 
 def _text_or(rules: Rules, calls: str) -> str:
-    """Any text, and from the first word of a call on nothing but calls. One rule for each part of that word that
-    has been seen: there is one way to read each text."""
+    """Any text, and from the first word of a call on nothing but calls. One rule for each part of that word
+    that has been seen: there is one way to read each text."""
     names = [rules.reserve() for _char in BEGIN]
     for at, (name, char) in enumerate(zip(names, BEGIN, strict=True)):
         following = names[at + 1] if at + 1 < len(BEGIN) else calls
@@ -231,7 +235,9 @@ class Calls:
             self._held = held[at + len(BEGIN) :]
             self._state = self._call
             return True
-        keep = next((n for n in range(min(len(BEGIN) - 1, len(held)), 0, -1) if BEGIN.startswith(held[-n:])), 0)
+        keep = next(
+            (n for n in range(min(len(BEGIN) - 1, len(held)), 0, -1) if BEGIN.startswith(held[-n:])), 0
+        )
         self._say(held[: len(held) - keep])
         self._held = held[len(held) - keep :]
         return False

@@ -1,9 +1,9 @@
 """Ends the worker when the engine takes too long over a grammar.
 
-The engine follows all readings of a grammar at once and cannot be stopped in between. Patterns and enumerations
-are made so that there is one reading (automaton.py, grammar.py); a schema of many alternatives within each other
-can still be made to have very many. Then nothing inside this process helps but its end: the request fails with a
-reason, the supervisor starts another worker.
+The engine follows all readings of a grammar at once and cannot be stopped in between. Patterns and
+enumerations are made so that there is one reading (automaton.py, grammar.py); a schema of many alternatives
+within each other can still be made to have very many. Then nothing inside this process helps but its end:
+the request fails with a reason, the supervisor starts another worker.
 """
 
 from __future__ import annotations
