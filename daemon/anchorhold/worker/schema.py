@@ -27,8 +27,8 @@ MOST_PARTS = 5_000  # sub-schemas, enum's values and properties in all
 MOST_DEPTH = 60
 
 _NOTED = frozenset(
-    {"$schema", "$id", "$comment", "$defs", "$anchor", "definitions", "title", "description", "default", "examples",
-     "deprecated", "readOnly", "writeOnly", "name", "strict"}
+    {"$schema", "$id", "$comment", "$defs", "$anchor", "definitions", "title", "description", "default",
+     "examples", "deprecated", "readOnly", "writeOnly", "name", "strict"}
 )  # fmt: skip
 _HELD: dict[str, frozenset[str]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
@@ -177,10 +177,10 @@ class SchemaRules:
                 ref = part["$ref"]
                 if type(ref) is not str or not ref.startswith("#"):
                     raise Failure("not_supported", "a $ref that leads out of the schema")
-                waiting.append((self._at(ref), level + 1))
+                waiting.insert(0, (self._at(ref), level + 1))
                 continue
             if "allOf" in part:
-                waiting += [(one, level + 1) for one in _list(part, "allOf")]
+                waiting[:0] = [(one, level + 1) for one in _list(part, "allOf")]
             if part.get("type", "object") != "object" or not {"anyOf", "oneOf", "enum", "const"}.isdisjoint(
                 part
             ):

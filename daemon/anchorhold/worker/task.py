@@ -19,8 +19,8 @@ class Task:
     none."""
 
     __slots__ = (
-        "files", "key", "material", "number", "owner", "roots", "settings", "stops", "system", "text", "turns",
-        "wanted",
+        "files", "key", "material", "number", "owner", "roots", "settings", "stops", "system", "text",
+        "turns", "wanted",
     )  # fmt: skip
 
     def __init__(self, request: Message, settings: Settings) -> None:
