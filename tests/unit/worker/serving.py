@@ -110,7 +110,7 @@ class Worker:
         return self._number
 
     def chat(self, *contents: str | dict[str, Any], **fields: Any) -> Answer:
-        """A chat. Texts are those of the user and the assistant in turn; JSON fields may be given as values."""
+        """A chat. Texts are those of the user and the assistant in turn; JSON may be given as values."""
         turns = [
             {"role": ("user", "assistant")[number % 2], "content": content}
             if isinstance(content, str)

@@ -69,12 +69,15 @@ def run(text: str, size: int, stops: list[str]) -> tuple[str, bool]:
     st.integers(1, 7),
     st.lists(st.text("abé€", min_size=1, max_size=4), max_size=4),
 )
-def test_the_answer_ends_before_the_first_stop_however_it_is_cut(text: str, size: int, stops: list[str]) -> None:
+def test_the_answer_ends_before_the_first_stop_however_it_is_cut(
+    text: str, size: int, stops: list[str]
+) -> None:
     found = [text.index(stop) for stop in stops if stop in text]
     got, stopped = run(text, size, stops)
     assert stopped == bool(found)
     if stopped and size == 1:
-        # By bytes, the stop that is complete first counts, as for whoever generates one token after the other.
+        # By bytes, the stop that is complete first counts, as for whoever generates one token after the
+        # other.
         ends = min(text.index(stop) + len(stop) for stop in stops if stop in text)
         assert got == text[: min(text.index(stop) for stop in stops if stop in text[:ends])]
     elif stopped:
@@ -107,7 +110,14 @@ def test_a_probability_follows_the_text_it_belongs_to(sent: Sent) -> None:
     output.finish()
     got = sent.messages()
     assert sent.text() == "a€xyb"
-    assert [bytes(one["data"]) for one in got if one["type"] == "chosen"] == [b"a", euro[:1], euro[1:], b"x", b"y", b"b"]
+    assert [bytes(one["data"]) for one in got if one["type"] == "chosen"] == [
+        b"a",
+        euro[:1],
+        euro[1:],
+        b"x",
+        b"y",
+        b"b",
+    ]
     said, needed = "", b""
     for message in got:
         if message["type"] == "token":

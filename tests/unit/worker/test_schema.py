@@ -53,30 +53,76 @@ def test_json_mode_takes_objects_and_nothing_else(vocabulary: Vocabulary) -> Non
     ("schema", "good", "bad"),
     [
         (OBJECT, [{}, {"a": "x"}, {"b": 1}, {"a": "", "c": True}], [{"b": 1, "a": "x"}, {"d": 1}, {"a": 1}]),
-        ({**OBJECT, "required": ["b"]}, [{"b": 1}, {"a": "x", "b": 2, "c": False}], [{}, {"a": "x"}, {"c": True}]),
-        ({**OBJECT, "additionalProperties": {"type": "null"}}, [{"a": "x", "z": None}, {"z": None}], [{"z": 1}]),
+        (
+            {**OBJECT, "required": ["b"]},
+            [{"b": 1}, {"a": "x", "b": 2, "c": False}],
+            [{}, {"a": "x"}, {"c": True}],
+        ),
+        (
+            {**OBJECT, "additionalProperties": {"type": "null"}},
+            [{"a": "x", "z": None}, {"z": None}],
+            [{"z": 1}],
+        ),
         ({**OBJECT, "required": ["a", "z"]}, [{"a": "x", "z": [1]}], [{"a": "x"}]),
         ({"type": "object"}, [{}, {"x": {"y": [1]}}], [[], 1]),
         ({"properties": {}, "additionalProperties": False}, [{}], [{"a": 1}]),
         ({}, [1, "x", None, [], {"a": 1}], []),
-        ({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3}, [[1, 2], [1, 2, 3]], [[1], [1] * 4]),
-        ({"type": "array", "items": {"type": "null"}, "minItems": 250, "maxItems": 451}, [[None] * n for n in (250, 251, 449, 450, 451)], [[None] * n for n in (249, 452)]),
-        ({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]}, [[1, "x"]], [[1], ["x", 1]]),
+        (
+            {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3},
+            [[1, 2], [1, 2, 3]],
+            [[1], [1] * 4],
+        ),
+        (
+            {"type": "array", "items": {"type": "null"}, "minItems": 250, "maxItems": 451},
+            [[None] * n for n in (250, 251, 449, 450, 451)],
+            [[None] * n for n in (249, 452)],
+        ),
+        (
+            {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]},
+            [[1, "x"]],
+            [[1], ["x", 1]],
+        ),
         ({"type": "array", "items": False}, [[]], [[1]]),
-        ({"type": "string", "minLength": 2, "maxLength": 450}, ["ab", "é\n" * 100, "x" * 450], ["a", "x" * 451]),
+        (
+            {"type": "string", "minLength": 2, "maxLength": 450},
+            ["ab", "é\n" * 100, "x" * 450],
+            ["a", "x" * 451],
+        ),
         ({"type": "string", "maxLength": 0}, [""], ["x"]),
         ({"type": "string", "format": "date"}, ["2025-01-31"], ["2025-13-01", "x"]),
         ({"type": "string", "format": "date-time"}, ["2025-01-31T10:00:00.5Z"], ["2025-01-31"]),
         ({"type": "string", "format": "uuid"}, ["01234567-89ab-cdef-0123-456789abcdef"], ["x"]),
-        ({"enum": ["a", "ab", "abc", 'q"\\\n', "é", None, 1.5, {"k": [1]}]}, ["a", "ab", "abc", 'q"\\\n', "é", None, 1.5, {"k": [1]}], ["b", "abcd", 1]),
+        (
+            {"enum": ["a", "ab", "abc", 'q"\\\n', "é", None, 1.5, {"k": [1]}]},
+            ["a", "ab", "abc", 'q"\\\n', "é", None, 1.5, {"k": [1]}],
+            ["b", "abcd", 1],
+        ),
         ({"const": "x"}, ["x"], ["y"]),
         ({"type": ["string", "null"], "maxLength": 3}, ["abc", None], ["abcd", 1]),
-        ({"$defs": {"n": NODE}, "$ref": "#/$defs/n"}, [{"v": 1, "next": {"v": -2.5, "next": None}}], [{"v": 1}]),
-        ({"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}}]}, [1, [[1], [], 2]], ["x"]),
-        ({"allOf": [{"$ref": "#/definitions/x"}, {"properties": {"b": {"const": 1}}, "required": ["b"]}], "definitions": {"x": {"type": "object", "properties": {"a": {"const": 2}}}}}, [{"b": 1}, {"a": 2, "b": 1}], [{"a": 2}]),
+        (
+            {"$defs": {"n": NODE}, "$ref": "#/$defs/n"},
+            [{"v": 1, "next": {"v": -2.5, "next": None}}],
+            [{"v": 1}],
+        ),
+        (
+            {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"$ref": "#"}}]},
+            [1, [[1], [], 2]],
+            ["x"],
+        ),
+        (
+            {
+                "allOf": [
+                    {"$ref": "#/definitions/x"},
+                    {"properties": {"b": {"const": 1}}, "required": ["b"]},
+                ],
+                "definitions": {"x": {"type": "object", "properties": {"a": {"const": 2}}}},
+            },
+            [{"b": 1}, {"a": 2, "b": 1}],
+            [{"a": 2}],
+        ),
         ({"title": "T", "description": "d", "type": "boolean", "default": True}, [True, False], [None]),
     ],
-)  # fmt: skip
+)
 def test_what_a_schema_allows(vocabulary: Vocabulary, schema: Any, good: list[Any], bad: list[Any]) -> None:
     grammar = grammar_of(schema)
     for value in good:
@@ -135,26 +181,57 @@ def test_a_pattern_means_what_pythons_re_says(vocabulary: Vocabulary, pattern: s
     [
         ({"type": "string", "pattern": pattern}, code)
         for pattern, code in (
-            ("(?=a)", "not_supported"), (r"(a)\1", "not_supported"), (r"\bx", "not_supported"), ("a^b", "not_supported"),
-            ("^a|b", "not_supported"), ("(a", "bad_request"), ("a)", "bad_request"), ("[a", "bad_request"), ("*a", "bad_request"),
-            ("a{2", "bad_request"), ("a{3,2}", "bad_request"), ("a**", "bad_request"), ("[z-a]", "bad_request"), ("\\", "bad_request"),
-            ("\\u12", "bad_request"), ("[]", "bad_request"), ("a{x}", "bad_request"),
-            ("x" * 2001, "bad_request"), ("^a{100000}$", "bad_request"), ("((a{1000}){1000}){1000}", "bad_request"),
-            ("(" * 500 + ")" * 500, "bad_request"), ("^(a|b)*a(a|b){20}$", "bad_request"),
+            ("(?=a)", "not_supported"),
+            (r"(a)\1", "not_supported"),
+            (r"\bx", "not_supported"),
+            ("a^b", "not_supported"),
+            ("^a|b", "not_supported"),
+            ("(a", "bad_request"),
+            ("a)", "bad_request"),
+            ("[a", "bad_request"),
+            ("*a", "bad_request"),
+            ("a{2", "bad_request"),
+            ("a{3,2}", "bad_request"),
+            ("a**", "bad_request"),
+            ("[z-a]", "bad_request"),
+            ("\\", "bad_request"),
+            ("\\u12", "bad_request"),
+            ("[]", "bad_request"),
+            ("a{x}", "bad_request"),
+            ("x" * 2001, "bad_request"),
+            ("^a{100000}$", "bad_request"),
+            ("((a{1000}){1000}){1000}", "bad_request"),
+            ("(" * 500 + ")" * 500, "bad_request"),
+            ("^(a|b)*a(a|b){20}$", "bad_request"),
         )
     ]
     + [
-        (5, "bad_request"), ([], "bad_request"), ({"type": "x"}, "bad_request"), ({"type": []}, "bad_request"), ({"type": ["string"] * 50}, "bad_request"),
-        ({"enum": []}, "bad_request"), ({"enum": [float("nan")]}, "bad_request"), ({"anyOf": []}, "bad_request"), ({"$ref": "#"}, "bad_request"),
-        ({"$ref": "#/nowhere"}, "bad_request"), ({"$ref": "https://example.org/s"}, "not_supported"), ({"not": {}}, "not_supported"),
-        ({"type": "integer", "minimum": 2, "maximum": 1}, "bad_request"), ({"type": "integer", "minimum": 10**40}, "bad_request"),
-        ({"type": "array", "maxItems": 10**9}, "bad_request"), ({"type": "string", "minLength": -1}, "bad_request"),
-        ({"type": "string", "minLength": 3, "maxLength": 2}, "bad_request"), ({"type": "object", "properties": []}, "bad_request"),
-        ({"type": "object", "required": [1]}, "bad_request"), ({"allOf": [{"type": "string"}]}, "not_supported"), ({"allOf": [{"$ref": "#"}, {"$ref": "#"}]}, "bad_request"),
+        (5, "bad_request"),
+        ([], "bad_request"),
+        ({"type": "x"}, "bad_request"),
+        ({"type": []}, "bad_request"),
+        ({"type": ["string"] * 50}, "bad_request"),
+        ({"enum": []}, "bad_request"),
+        ({"enum": [float("nan")]}, "bad_request"),
+        ({"anyOf": []}, "bad_request"),
+        ({"$ref": "#"}, "bad_request"),
+        ({"$ref": "#/nowhere"}, "bad_request"),
+        ({"$ref": "https://example.org/s"}, "not_supported"),
+        ({"not": {}}, "not_supported"),
+        ({"type": "integer", "minimum": 2, "maximum": 1}, "bad_request"),
+        ({"type": "integer", "minimum": 10**40}, "bad_request"),
+        ({"type": "array", "maxItems": 10**9}, "bad_request"),
+        ({"type": "string", "minLength": -1}, "bad_request"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "bad_request"),
+        ({"type": "object", "properties": []}, "bad_request"),
+        ({"type": "object", "required": [1]}, "bad_request"),
+        ({"allOf": [{"type": "string"}]}, "not_supported"),
+        ({"allOf": [{"$ref": "#"}, {"$ref": "#"}]}, "bad_request"),
         ({"enum": ["x" * 1000 + str(n) for n in range(500)], "type": "string"}, None),
-        ({"enum": [str(n) * 200 for n in range(4000)]}, "bad_request"), ({"enum": list(range(6000))}, "bad_request"),
+        ({"enum": [str(n) * 200 for n in range(4000)]}, "bad_request"),
+        ({"enum": list(range(6000))}, "bad_request"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_held_is_an_error_and_soon(schema: Any, code: str | None) -> None:
     start = time.process_time()
     if code is None:
@@ -178,12 +255,15 @@ def test_patterns_that_explode_elsewhere_are_followed_quickly(vocabulary: Vocabu
 
 
 def test_the_engine_alone_does_explode(vocabulary: Vocabulary) -> None:
-    """What the automaton is for: a small part of the first pattern above, as a grammar just as it is written."""
+    """What the automaton is for: a small part of the first pattern above, as a grammar just as it is
+    written."""
     start = time.process_time()
     vocabulary.takes('root ::= "\\"" ' + '"a"? ' * 120 + '"b"', '"' + "a" * 100, whole=False)
     plain = time.process_time() - start
     start = time.process_time()
-    vocabulary.takes(grammar_of({"type": "string", "pattern": f"^{'a?' * 120}b$"}), '"' + "a" * 100, whole=False)
+    vocabulary.takes(
+        grammar_of({"type": "string", "pattern": f"^{'a?' * 120}b$"}), '"' + "a" * 100, whole=False
+    )
     assert plain > 5 * (time.process_time() - start)
 
 
@@ -207,13 +287,26 @@ def test_what_refers_only_to_itself_is_nothing_the_engine_can_read(vocabulary: V
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            ["type", "properties", "items", "anyOf", "enum", "$ref", "required", "minItems", "pattern", "allOf"]
-        ),
-        inner,
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "type",
+                    "properties",
+                    "items",
+                    "anyOf",
+                    "enum",
+                    "$ref",
+                    "required",
+                    "minItems",
+                    "pattern",
+                    "allOf",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
     ),
     max_leaves=12,
 )

@@ -221,19 +221,39 @@ def test_a_conversation_with_calls_in_it(worker: Worker) -> None:
         ({"format": {"type": "xml"}}, "bad_request"),
         ({"format": {"type": "json_schema"}}, "bad_request"),
         ({"format": {"type": "json_schema", "json_schema": {"schema": 5}}}, "bad_request"),
-        ({"format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://x/y"}}}}, "not_supported"),
-        ({"format": {"type": "json_schema", "json_schema": {"schema": {"anyOf": [{"$ref": "#"}]}}}}, "bad_request"),
-        ({"format": {"type": "json_schema", "json_schema": {"schema": {"not": {}, "type": "string"}, "strict": True}}}, "not_supported"),
+        (
+            {"format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "http://x/y"}}}},
+            "not_supported",
+        ),
+        (
+            {"format": {"type": "json_schema", "json_schema": {"schema": {"anyOf": [{"$ref": "#"}]}}}},
+            "bad_request",
+        ),
+        (
+            {
+                "format": {
+                    "type": "json_schema",
+                    "json_schema": {"schema": {"not": {}, "type": "string"}, "strict": True},
+                }
+            },
+            "not_supported",
+        ),
         ({"tools": "{}"}, "bad_request"),
         ({"tools": [{"type": "function"}]}, "bad_request"),
         ({"tools": [WEATHER, WEATHER]}, "bad_request"),
         ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "bad_request"),
-        ({"tools": [{"type": "function", "function": {"name": "a", "parameters": {"type": "string"}}}]}, "bad_request"),
-        ({"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "other"}}}, "bad_request"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "a", "parameters": {"type": "string"}}}]},
+            "bad_request",
+        ),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            "bad_request",
+        ),
         ({"tool_choice": '"required"'}, "bad_request"),
         ({"tool_choice": '"perhaps"'}, "bad_request"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_wanted_is_said(worker: Worker, fields: dict[str, Any], code: str) -> None:
     answer = worker.chat("x", **fields)
     assert (answer.end["type"], answer.end["code"]) == ("failed", code), answer.end
@@ -303,7 +323,8 @@ def test_a_very_long_prompt_is_refused_soon_and_can_be_stopped(worker: Worker) -
 
 
 def test_a_schema_that_nobody_can_follow_ends_in_an_error_or_the_workers_end(demo_model: Path) -> None:
-    """Alternatives within alternatives: millions of ways to read some brackets. The engine cannot be stopped."""
+    """Alternatives within alternatives: millions of ways to read some brackets. The engine cannot be
+    stopped."""
     made = Worker({"suffixes": []})
     made.load(str(demo_model))
     options: list[object] = [{"type": "string"}]
