@@ -518,7 +518,10 @@ class Session:
             )
         elif kind == "failed":
             if message["id"] is not None:
-                self._request_end("failed: " + message["code"], 0, 0, [])
+                sent = message["detail"].get("needed", 0)
+                self._request_end(
+                    "failed: " + message["code"], 0, 0, [], sent=sent if type(sent) is int else 0
+                )
             details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
             hint = f"The model is {self.policy.model.path!a}." if message["code"] == "bad_model" else ""
             loop.events.put(WorkerError(message["message"], hint=hint, detail=details, code=message["code"]))
@@ -526,7 +529,10 @@ class Session:
             self.context, self.embeddings = message["context"], message["embeddings"]
             loop.events.put(events.Phase("loaded"))
 
-    def _request_end(self, reason: str, prompt: int, output: int, files: list[str]) -> None:
+    def _request_end(
+        self, reason: str, prompt: int, output: int, files: list[str], *, sent: int | None = None
+    ) -> None:
+        """prompt: tokens that the model has seen; sent: those of the whole request, where they differ."""
         if self._answered == self._next_request:
             raise ProtocolError("it ended a request that has ended, or that nobody made")
         self._answered = self._next_request
@@ -534,6 +540,7 @@ class Session:
             "request.end",
             reason=reason,
             prompt_tokens=prompt,
+            sent_tokens=prompt if sent is None else sent,
             output_tokens=output,
             output={"salt": self._output_salt.hex(), "sha256": self._output.hexdigest()},
             files=files,
