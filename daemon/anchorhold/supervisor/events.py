@@ -72,3 +72,30 @@ class Done(Event):
         self.prompt_tokens, self.output_tokens = prompt_tokens, output_tokens
         self.prompt_seconds, self.output_seconds = prompt_seconds, output_seconds
         self.files = files
+
+
+class Chosen(Event):
+    """The token that was chosen, its log probability, and others that might have been; data: its bytes."""
+
+    __slots__ = ("data", "logprob", "text", "top")
+
+    def __init__(self, text: str, logprob: float, top: list[tuple[str, float]], data: list[int]) -> None:
+        self.text, self.logprob, self.top, self.data = text, logprob, top, data
+
+
+class Call(Event):
+    """A tool call or a piece of one: ``arguments`` is JSON text to append to what came before."""
+
+    __slots__ = ("arguments", "id", "index", "name")
+
+    def __init__(self, index: int, id: str, name: str, arguments: str) -> None:
+        self.index, self.id, self.name, self.arguments = index, id, name, arguments
+
+
+class Embedding(Event):
+    """The vector of one input."""
+
+    __slots__ = ("index", "values")
+
+    def __init__(self, index: int, values: list[float]) -> None:
+        self.index, self.values = index, values
