@@ -193,6 +193,7 @@ class Chat(OpenAiErrors):
         self._logprobs = logprobs
         self._held: list[str] = []
         """Text whose log probabilities have not come yet."""
+        self._named: set[int] = set()
 
     def whole(self, answer: Answer) -> dict[str, Any]:
         calls = [
@@ -271,7 +272,8 @@ class Chat(OpenAiErrors):
         if kind == "call":
             function: dict[str, Any] = {"arguments": message["arguments"]}
             call: dict[str, Any] = {"index": message["index"], "function": function}
-            if message["name"]:
+            if message["index"] not in self._named:  # clients put names together as they do arguments
+                self._named.add(message["index"])
                 function["name"] = message["name"]
                 call.update({"id": message["call_id"], "type": "function"})
             return data(self._chunk(answer, {"tool_calls": [call]}))

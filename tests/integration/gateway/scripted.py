@@ -67,6 +67,12 @@ class Scripted:
         self.created = int(time.time())
         self._number = 0
 
+    def reset(self) -> None:
+        """As new, for the next test."""
+        self.script, self.refusal, self.state, self.shown = echo, None, "serving", []
+        self.asked.clear()
+        self.tickets.clear()
+
     def describe(self) -> list[dict[str, Any]]:
         figures = {"memory": 1 << 28, "restarts": 0, "denials": 2, "shown": 3, "requests": len(self.asked)}
         return [

@@ -311,6 +311,8 @@ class Front:
                 if not may(uid, gid, listener.api.group):
                     connection.setblocking(False)
                     connection.send(FORBIDDEN)
+                    connection.shutdown(socket.SHUT_WR)
+                    connection.recv(_CHUNK)  # what is unread at the close would take the answer away again
                     return
                 self._next_connection += 1
                 self._gate.hand_in(connection, self._next_connection, index, uid)
@@ -508,8 +510,10 @@ def may(uid: int, gid: int, group: str | None) -> bool:
 
     try:
         wanted = grp.getgrnam(group).gr_gid
+        if gid == wanted:
+            return True
         user = pwd.getpwuid(uid)
-        return wanted == gid or wanted in os.getgrouplist(user.pw_name, user.pw_gid)
+        return wanted in os.getgrouplist(user.pw_name, user.pw_gid)
     except (KeyError, OSError):
         return False
 
