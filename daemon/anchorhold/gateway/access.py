@@ -17,6 +17,8 @@ from typing import Any
 from anchorhold.gateway.errors import ApiError
 
 Headers = list[tuple[bytes, bytes]]
+MOST_HEAD = 16 << 10
+"""Bytes of a request's line and headers."""
 SAFE_SITES = (b"none", b"same-origin")
 
 
@@ -70,6 +72,14 @@ def one(headers: Headers, name: bytes) -> bytes | None:
     if len(found) > 1:
         raise ApiError(400, f"The header {name.decode()} is there twice.", code="bad_header")
     return found[0] if found else None
+
+
+def check_head(headers: Headers) -> None:
+    """Raises ApiError where the head is over the limit, or says two things about where the body ends."""
+    if sum(len(name) + len(value) + 4 for name, value in headers) > MOST_HEAD:
+        raise ApiError(431, f"The headers are over {MOST_HEAD} bytes.", code="bad_http", close=True)
+    if one(headers, b"content-length") is not None and one(headers, b"transfer-encoding") is not None:
+        raise ApiError(400, "Two lengths are given for one body.", code="bad_http", close=True)
 
 
 def check_host(listener: Listener, headers: Headers) -> None:

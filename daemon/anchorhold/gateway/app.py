@@ -73,6 +73,7 @@ class App:
         sent = _Sent(send, self.metrics, endpoint)
         try:
             headers: access.Headers = scope["headers"]
+            access.check_head(headers)
             access.check_host(listener, headers)
             origin = access.check_origin(listener, headers)
             sent.headers = access.cors(origin)

@@ -17,15 +17,13 @@ from typing import Any
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from anchorhold.gateway.access import Listener
+from anchorhold.gateway.access import MOST_HEAD, Listener
 from anchorhold.gateway.app import App, quietly
 from anchorhold.gateway.connection import Connection, plain
 from anchorhold.gateway.errors import ApiError
 from anchorhold.gateway.link import Link
 from anchorhold.gateway.metrics import Metrics
 
-MAX_HEAD = 16 << 10
-"""Bytes of a request's line and headers."""
 HANDSHAKE_SECONDS = 10.0
 BUSY = ApiError(503, "Too many connections are open.", code="too_many_connections", retry_after=1)
 
@@ -56,8 +54,6 @@ def _context(certificate: int, key: int) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(f"/proc/self/fd/{certificate}", f"/proc/self/fd/{key}")
     context.set_alpn_protocols(["http/1.1"])
-    os.close(certificate)
-    os.close(key)
     return context
 
 
@@ -109,7 +105,10 @@ def _handshake(context: ssl.SSLContext) -> None:
 
 
 def begin() -> None:
-    """Make the event loop; its own sockets cannot be made later."""
+    """Make the event loop, whose own sockets cannot be made later, and let go of the keys' files."""
+    for listener in _listeners:
+        for fd in listener.tls or ():
+            os.close(fd)
     loop = asyncio.SelectorEventLoop()
     loop.set_exception_handler(quietly)
     asyncio.set_event_loop(loop)
@@ -147,7 +146,7 @@ class _Server:
             proxy_headers=False,
             server_header=False,
             interface="asgi3",
-            h11_max_incomplete_event_size=MAX_HEAD,
+            h11_max_incomplete_event_size=MOST_HEAD,
         )
         self.config.load()
         self._listeners: list[Listener] = []

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from openai import AuthenticationError, OpenAI
 
@@ -105,7 +105,8 @@ def test_a_credential_of_the_service_manager(tmp_path: Path) -> None:
 def page_place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     place = tmp_path_factory.mktemp("gw")
     port = free_port()
-    api = {"listen": f"127.0.0.1:{port}", "origins": ("http://localhost:3000",), "hosts": ("models.home",)}
+    api: dict[str, Any] = {"listen": f"127.0.0.1:{port}", "origins": ("http://localhost:3000",)}
+    api["hosts"] = ("models.home",)
     with serving(place, Scripted(), policy(**api)):
         yield place, port
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
+import httpx2 as httpx
 import pytest
 from openai import BadRequestError, OpenAI
 
@@ -149,7 +149,7 @@ def test_log_probabilities(openai: OpenAI, backend: Scripted, stream: bool) -> N
 
 
 def test_a_json_schema(openai: OpenAI, backend: Scripted) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}}
     openai.chat.completions.create(
         model="test",
         messages=HELLO,

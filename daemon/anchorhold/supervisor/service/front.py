@@ -23,7 +23,7 @@ from anchorhold.errors import AnchorholdError, LayerError, WorkerError
 from anchorhold.supervisor import events
 from anchorhold.supervisor.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Sampling
 from anchorhold.supervisor.service.backend import Refused
-from anchorhold.supervisor.service.gate import ENTRY, START_SECONDS, Gate
+from anchorhold.supervisor.service.gate import ENTRY, FIRST_EXTRA_FD, START_SECONDS, Gate
 from anchorhold.supervisor.service.listeners import Listener, give_tokens, plan, tls_files
 from anchorhold.supervisor.service.refusals import code_of, status_of
 
@@ -73,6 +73,9 @@ class Front:
         self._inherited = dict(inherited or {})
         self._environ = environ
         self._listeners: list[Listener] = []
+        self._extra: list[int] = []
+        self._owned: list[int] = []
+        """Memory files that are closed here once the gateway has them."""
         self._gate: Gate | None = None
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -130,39 +133,42 @@ class Front:
             raise
 
     def _start_gateway(self) -> None:
-        extra: list[int] = []
-        configs: list[Message] = []
-        owned: list[int] = []
-        first = 6
         try:
-            for listener in self._listeners:
-                assert listener.socket is not None
-                fd, tls = -1, None
-                if not listener.unix:
-                    fd = first + len(extra)
-                    extra.append(listener.socket.fileno())
-                    files = tls_files(listener.api)
-                    if files is not None:
-                        owned += files
-                        tls = (first + len(extra), first + len(extra) + 1)
-                        extra += files
-                configs.append(listener.config(fd, tls))
+            config = self._gateway_config()
             gate = self._gate = Gate()
             gate.start(
-                {"listeners": configs},
-                extra,
+                config,
+                self._extra,
                 descriptors=sum(listener.api.concurrency for listener in self._listeners),
                 demand=self._demand,
                 entry=ENTRY,
             )
         finally:
-            for fd in owned:
-                os.close(fd)
+            while self._owned:
+                os.close(self._owned.pop())
         self.policies_changed()
         self._thread = threading.Thread(target=self._run, name="front", daemon=True)
         self._thread.start()
         if not self._ready.wait(START_SECONDS) or self._ended.is_set():
             raise WorkerError("the gateway did not start", detail=gate.said())
+
+    def _gateway_config(self) -> Message:
+        """What it is told at the start; `_extra` are the descriptors that it gets. Raises PolicyError."""
+        self._extra = []
+        configs: list[Message] = []
+        for listener in self._listeners:
+            assert listener.socket is not None
+            fd, tls = -1, None
+            if not listener.unix:
+                fd = FIRST_EXTRA_FD + len(self._extra)
+                self._extra.append(listener.socket.fileno())
+                files = tls_files(listener.api)
+                if files is not None:
+                    self._owned += files
+                    tls = (fd + 1, fd + 2)
+                    self._extra += files
+            configs.append(listener.config(fd, tls))
+        return {"listeners": configs}
 
     def _demand(self, held: dict[str, str], missing: dict[str, str]) -> None:
         """seccomp always; of what policies require, all that a gateway can have. Raises LayerError."""
@@ -203,7 +209,8 @@ class Front:
             time.sleep(0.01)
         for answer in list(self._answers.values()):
             answer.end(503, "stopping", reason)
-            self._cancel(answer)
+            if answer.ticket is not None:
+                self._backend.cancel(answer.ticket)
         while self._out and time.monotonic() < deadline + 0.5 and not self._ended.is_set():
             time.sleep(0.01)
         time.sleep(0.05)  # the gateway's own last writes
@@ -233,6 +240,8 @@ class Front:
             self._serve()
         except (ProtocolError, OSError) as error:
             self.problem = f"the gateway was ended: {error}"
+        except Exception as error:  # whatever it is: no thread, no gateway, and the service starts another
+            self.problem = f"the door failed: {type(error).__name__}: {error}"
         finally:
             assert self._gate is not None
             self._let_go()

@@ -87,7 +87,7 @@ class Gate:
             extra,
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
-        while not self.held:
+        while not self.held or self.child_fd < 0:  # they come from two processes, in either order
             self._hear(deadline)
         demand(self.held, self.missing)
         self.handover.send(b"serve")
