@@ -31,7 +31,6 @@ MOST_POLICIES = 1_000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _PRINCIPAL = re.compile(r"(uid:[0-9]{1,10}|token:[0-9a-f]{8})", re.ASCII)
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 def _optional(check: Check) -> Check:
@@ -93,11 +92,12 @@ def _fraction(value: Any) -> bool:
 
 _call = _object(id=text, name=text, arguments=text)
 _PLAIN = {"role", "content"}
+_role = _one_of("system", "developer", "user", "assistant", "tool")
 
 
 def turn(value: Any) -> bool:
     """A message of a conversation; an assistant's may hold tool calls, a tool's names the call it answers."""
-    if type(value) is not dict or value.get("role") not in _ROLES or not text(value.get("content")):
+    if type(value) is not dict or not _role(value.get("role")) or not text(value.get("content")):
         return False
     keys = value.keys()
     if value["role"] == "tool":

@@ -216,7 +216,8 @@ def test_lengths_that_disagree(tmp_path: Path) -> None:
 
 PIECES = some.lists(
     some.sampled_from(
-        [b"GET ", b"POST ", b"/v1/models", b"/v1/chat/completions", b" HTTP/1.1", b" HTTP/1.0", b"\r\n", b"\n",
+        [b"GET ", b"POST ", b"/v1/models", b"/v1/chat/completions", b" HTTP/1.1", b" HTTP/1.0", b"\r\n",
+         b"\n",
          b"host: x", b"content-length: ", b"content-type: application/json", b"transfer-encoding: chunked",
          b"connection: upgrade", b"upgrade: websocket", b"upgrade: h2c", b"expect: 100-continue",
          b"5", b"-1",
