@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from anchorhold.audit.query import entries
+from anchorhold.cli.serve import doors
 from anchorhold.errors import AnchorholdError
 from anchorhold.policy import load
 from anchorhold.supervisor.events import Done, Event, Token
@@ -95,8 +96,11 @@ class Scene:
         new.rename(file)
         return file
 
-    def start(self, *files: Path, backoff: Backoff | None = None) -> Service:
-        service = Service([load.load(file, self.state) for file in files], self.state, say=self.said.append)
+    def start(self, *files: Path, backoff: Backoff | None = None, api: bool = False) -> Service:
+        service = Service(
+            [load.load(file, self.state) for file in files], self.state, say=self.said.append,
+            make_door=doors() if api else None,
+        )  # fmt: skip
         self.service = service
         if backoff is not None:
             for keeper in service.keepers.values():
@@ -523,6 +527,82 @@ def as_program(scene: Scene) -> None:
         scene.seen["after kill -9"] = hear("READY=1")
         child.send_signal(signal.SIGTERM)
         child.wait(30)
+
+
+def over_http(scene: Scene) -> None:
+    """The real openai package, over TCP with the token and over the Unix socket without one."""
+    import httpx2 as httpx
+    from openai import OpenAI, PermissionDeniedError
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scene.start(scene.policy(more=f'[api]\nlisten = "127.0.0.1:{port}"\n'), scene.policy("notes"), api=True)
+    token = (scene.state / "token-taxes").read_text().strip()
+    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=token, max_retries=0, timeout=60)
+    scene.seen["models"] = [model.id for model in client.models.list()]
+    hello: Any = {"model": "taxes", "messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
+    answer = client.chat.completions.create(
+        **hello, max_tokens=8,
+        extra_body={"anchorhold": {"files": [str(scene.papers / "paper.txt")], "receipt": True}},
+    )  # fmt: skip
+    more: Any = answer.model_extra
+    scene.seen["shown"] = more["anchorhold"]["shown"]
+    scene.seen["request"] = more["anchorhold"]["request"]
+    receipt = more["anchorhold"]["receipt"]
+    scene.seen["receipt"] = (json.loads(receipt) if isinstance(receipt, str) else receipt)["request"]
+    pieces = list(client.chat.completions.create(**hello, max_tokens=8, stream=True))
+    scene.seen["pieces"] = len(pieces)
+    json_answer = client.chat.completions.create(
+        model="taxes", messages=[{"role": "user", "content": "Name a town and its year as JSON."}],
+        max_tokens=60, temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "t", "schema": {
+            "type": "object",
+            "properties": {"town": {"type": "string", "maxLength": 12}, "year": {"type": "integer"}},
+            "required": ["town", "year"], "additionalProperties": False}}},
+    )  # fmt: skip
+    scene.seen["json"] = json_answer.choices[0].message.content
+    try:
+        client.chat.completions.create(
+            **hello, max_tokens=8, extra_body={"anchorhold": {"files": ["/etc/passwd"]}}
+        )
+    except PermissionDeniedError as error:
+        scene.seen["denied"] = [error.status_code, error.code]
+    # A client that goes away in the middle of an answer.
+    long: Any = {"model": "taxes", "messages": [{"role": "user", "content": LONG}], "stream": True}
+    stream = client.chat.completions.create(**long, max_tokens=1500)
+    next(iter(stream))
+    time.sleep(0.5)
+    assert scene.service is not None
+    keeper = scene.service.keepers["taxes"]
+    scene.seen["busy"] = keeper.busy
+    left = time.monotonic()
+    stream.response.close()
+    scene.until(lambda: not keeper.busy)
+    scene.seen["stopped after"] = time.monotonic() - left
+    unix = httpx.HTTPTransport(uds=str(scene.runtime / "notes.sock"))
+    with httpx.Client(transport=unix, base_url="http://localhost", timeout=60) as plain:
+        said = plain.post("/v1/chat/completions", json={**hello, "model": "notes", "max_tokens": 4})
+        scene.seen["unix"] = [said.status_code, said.headers.get("x-request-id", "")]
+        scene.seen["other"] = plain.post("/v1/chat/completions", json={**hello, "max_tokens": 4}).status_code
+    scene.seen["no token"] = httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code
+    # The gateway dies: the workers live on, and it comes back.
+    worker = scene.worker()
+    pid = scene.service._door.gateway_pid  # type: ignore[union-attr]
+    os.kill(pid, signal.SIGKILL)
+    scene.until(lambda: _lists(client), 40)
+    scene.seen["gateway back"] = _lists(client)
+    scene.seen["same worker"] = scene.worker() == worker
+
+
+def _lists(client: Any) -> bool:
+    import openai
+
+    try:
+        return bool(client.models.list().data)
+    except openai.APIError:
+        time.sleep(0.2)
+        return False
 
 
 def main() -> None:
