@@ -10,9 +10,18 @@ from anchorhold.policy import places
 from anchorhold.policy.schema import DEFAULT_DENY, SECTIONS, VERSION, Policy
 from anchorhold.policy.values import shown
 
-SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap"})
-DURATIONS = frozenset({"limits.wall_clock", "limits.idle", "audit.epoch"})
-UNSET = frozenset({"model.sha256", "api.listen"})
+SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap", "api.max_body"})
+DURATIONS = frozenset(
+    {
+        "limits.wall_clock",
+        "limits.idle",
+        "audit.epoch",
+        "api.read_timeout",
+        "api.write_timeout",
+        "api.idle_timeout",
+    }
+)
+UNSET = frozenset({"model.sha256", "api.group", "api.tls_cert", "api.tls_key", "control.group"})
 
 WIDTH = 100
 
@@ -20,7 +29,7 @@ WIDTH = 100
 def effective(policy: Policy) -> str:
     """The policy as a file that says everything; what it did not say itself is marked ``# default``."""
     out = [f"version = {VERSION}", _line("name", policy.name, "name" in policy.given)]
-    for section in ("model", "data", "limits", "breach", "audit", "require", "api"):
+    for section in ("model", "data", "limits", "breach", "audit", "require", "api", "control"):
         out += ["", f"[{section}]"]
         if section == "require":
             out.append(_line("layers", policy.require, "require.layers" in policy.given))
@@ -160,6 +169,9 @@ idle = "off"            # or "10m": for the service, when nobody asks
 [breach]
 on_denied_open = "kill"         # "deny": it only gets an error; both are in the log
 on_forbidden_syscall = "kill"
+on_changed_model = "kill"       # the model's file was written to after its digest was taken
+command = []            # ["/usr/local/bin/alarm"]: run by the service after a breach, the facts on its input
+notify = []             # the same after whatever else a person should know: a limit, a kill, a crash
 
 [audit]
 durability = "write"    # "fsync": on disk before every grant, even if the power fails
@@ -173,4 +185,12 @@ epoch_entries = 1000000 # or so many entries
 [require]
 # Without these layers nothing starts (exit code 6).
 layers = ["seccomp", "landlock"]
+
+[api]
+# For the service: programs that speak OpenAI's API. docs/api.md has the other keys.
+listen = "unix:%t/anchorhold/%n.sock"   # or "127.0.0.1:8765", which asks for a token; or "off"
+max_tokens = 4096                       # the longest answer that a program may ask for
+
+[control]
+# group = "staff"       # may use the service's control socket too: status, kill, rearm, reload
 """

@@ -69,10 +69,13 @@ class Loop(threading.Thread):
         on_seal: Callable[[dict[str, str], dict[str, str]], None],
         on_message: Callable[[messages.Message], None],
         switched: Switched,
-        kill_on_open: bool,
-        kill_on_syscall: bool,
+        kills: frozenset[str],
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """on_cell: called with the layers that hold and those missing; raises to refuse the start."""
+        """on_cell: called with the layers that hold and those missing; raises to refuse the start.
+
+        on_end: called when the worker is dead and all is known of its end.
+        """
         super().__init__(name="supervisor", daemon=True)
         self.launched = launched
         self.recorder = recorder
@@ -81,8 +84,9 @@ class Loop(threading.Thread):
         self.on_cell = on_cell
         self.on_seal = on_seal
         self.on_message = on_message
+        self.on_end = on_end
         self.switched = switched
-        self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
+        self.kills = kills
         self.child_fd = -1
         self.child_pid = -1
         self.versions: dict[str, str] = {}
@@ -95,6 +99,7 @@ class Loop(threading.Thread):
         self.killed_at = 0.0
         self.stderr = bytearray()
         self.status: int | None = None
+        self.frozen = False
         self.events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._broker: Broker | None = None
         self._handlers: Handlers | None = None
@@ -111,8 +116,11 @@ class Loop(threading.Thread):
 
     def send(self, message: messages.Message) -> None:
         """Queue a message to the worker; it goes out when the pipe takes it."""
-        data = messages.encode(message)
-        self._outgoing.append(memoryview(len(data).to_bytes(4, "big") + data))
+        self.send_bytes(frames.frame(messages.encode(message), frames.TO_WORKER_LIMIT))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """The same for a message that is a frame already."""
+        self._outgoing.append(memoryview(frame))
         self.wake()
 
     def wake(self) -> None:
@@ -146,7 +154,7 @@ class Loop(threading.Thread):
         except Exceeded as exceeded:
             self._end_with(self._exceeded(exceeded))
         except ProtocolError as error:
-            self._end_with(WorkerError(f"the worker broke the protocol: {error}"))
+            self._end_with(self._bad_message(error))
         except AnchorholdError as error:
             self._end_with(error)
         except BaseException as error:  # a defect of ours: the worker dies, and it is said
@@ -179,6 +187,18 @@ class Loop(threading.Thread):
             hint="The log has the details. No answer of this worker should be trusted.",
         )
 
+    def _bad_message(self, error: ProtocolError) -> AnchorholdError:
+        """It said what is not of the protocol. There is no answer to that but the end."""
+        self.kill(None)
+        if self.stage != "serving":
+            return WorkerError(f"the worker broke the protocol: {error}")
+        with contextlib.suppress(AnchorholdError):
+            self.recorder.event("breach", call="channel", reason=f"no message of the protocol: {error}")
+        return BreachError(
+            f"the worker broke the protocol: {error}; it was killed",
+            hint="The log has the details. No answer of this worker should be trusted.",
+        )
+
     def _exceeded(self, exceeded: Exceeded) -> AnchorholdError:
         self.kill(None)
         with contextlib.suppress(AnchorholdError):
@@ -197,6 +217,7 @@ class Loop(threading.Thread):
             wait = self.limits.check(self._held)
             for words in self.switched.done_to_it():
                 self.recorder.event("kill", **kill_words(words))
+                self.frozen = words["action"] == "freeze"
             due = self.recorder.flush_due()
             if due is not None:
                 wait = min(wait, due)
@@ -342,8 +363,7 @@ class Loop(threading.Thread):
                 self._memory,
                 self.recorder,
                 self._handlers,
-                kill_on_open=self.kill_on_open,
-                kill_on_syscall=self.kill_on_syscall,
+                kills=self.kills,
             )
         except BaseException:
             os.close(listener)
@@ -476,6 +496,8 @@ class Loop(threading.Thread):
             self.ended.set()
             self.sealed.set()
             self.events.put(None)
+            if self.on_end is not None:
+                self.on_end()
 
     def _explain_death(self) -> None:
         """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""
