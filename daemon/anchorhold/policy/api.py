@@ -54,7 +54,7 @@ def listen(value: object) -> str | None:
 
 def group(value: object) -> str:
     """A group's name; whether there is one is seen when somebody comes."""
-    allowed = "the name of a group"
+    allowed = 'the name of a group, as "staff"'
     found = text(value, allowed)
     if not _GROUP.fullmatch(found):
         raise Bad(f"{shown(value)} is no name of a group", allowed)

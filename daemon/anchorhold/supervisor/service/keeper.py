@@ -14,6 +14,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from anchorhold.audit.delivery import Delivery
 from anchorhold.audit.log import Log
 from anchorhold.broker.record import text
 from anchorhold.errors import (
@@ -83,6 +84,7 @@ class Keeper(threading.Thread):
         self._unloaded = False
         self._retry_at = 0.0
         self._log: Log | None = None
+        self._delivery: Delivery | None = None
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -275,19 +277,30 @@ class Keeper(threading.Thread):
         assert policy is not None
         self._say("reloading")
         self._end("its policy was replaced")
-        if policy.audit.durability != self.policy.audit.durability:
+        if policy.audit != self.policy.audit:
             self._close_log()
         self.policy = policy
 
     def _open_log(self) -> Log:
         if self._log is None:
-            self._log = Log.open(self.state_dir, durability=self.policy.audit.durability)
+            audit = self.policy.audit
+            self._log = Log.open(
+                self.state_dir, durability=audit.durability,
+                epoch_seconds=audit.epoch, epoch_entries=audit.epoch_entries,
+            )  # fmt: skip
+            if audit.witness:
+                self._delivery = Delivery(self.state_dir, audit.witness)
+                self._log.signed = self._delivery.wake
+                self._delivery.wake()  # what was signed since the last run, and while the log was opened
         return self._log
 
     def _close_log(self) -> None:
         log, self._log = self._log, None
+        delivery, self._delivery = self._delivery, None
         if log is not None:
             log.close()
+        for problem in delivery.close() if delivery is not None else []:
+            self._tell(self, "log", AuditError(str(problem)))
 
     def _start(self) -> None:
         if self.state != "reloading":
@@ -432,15 +445,6 @@ class Keeper(threading.Thread):
             self._tell(self, "log", error)
         finally:
             self.session = None
-        self._witnesses()
-
-    def _witnesses(self) -> None:
-        targets = self.policy.audit.witness
-        if targets:
-            from anchorhold.audit.witness import deliver
-
-            for problem in deliver(self.state_dir, targets):
-                self._tell(self, "log", AuditError(problem))
 
     def _say(self, state: str) -> None:
         if state != self.state:
