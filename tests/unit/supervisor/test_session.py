@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from anchorhold.errors import Interrupted, WorkerError
+from anchorhold.errors import BreachError, Interrupted, WorkerError
 from anchorhold.supervisor import events, session
 from anchorhold.supervisor.requests import (
     Asked,
@@ -28,7 +28,7 @@ def test_asked_before_it_was_started(stage: Stage) -> None:
 
 
 def test_a_word_of_another_request(stage: Stage) -> None:
-    with pytest.raises(WorkerError, match="request 2, which is not the one being served"):
+    with pytest.raises(BreachError, match="request 2, which is not the one being served"):
         list(stage.serving("say(type='token', id=2, text='x')").ask(Request("?")))
 
 
@@ -38,7 +38,7 @@ def test_the_first_end_of_a_request_is_believed_the_second_is_that_of_the_worker
     assert [type(event) for event in asked.ask(Request("?"))][-1] is events.Done
     assert asked._loop is not None and asked._loop.ended.wait(5)
     assert len(stage.log("request.end")) == 1
-    with pytest.raises(WorkerError, match="ended a request that has ended"):
+    with pytest.raises(BreachError, match="ended a request that has ended"):
         list(asked.ask(Request("?")))
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,10 +70,10 @@ def test_another_user_is_told_no(served: Path, unprivileged: Runner) -> None:
         "from anchorhold.supervisor.service.control import ask\n"
         f"print(ask({str(served)!r}, 'status'))"
     )
-    closed = unprivileged("python3", "-c", program)
+    closed = unprivileged(sys.executable, "-c", program)
     assert closed.returncode and "PermissionError" in closed.stderr, "the mode alone refuses"
     os.chmod(control.path_of(str(served)), 0o666)
-    opened = unprivileged("python3", "-c", program)
+    opened = unprivileged(sys.executable, "-c", program)
     assert "may not control this service" in opened.stderr, "and so does the service, by who asks"
 
 
