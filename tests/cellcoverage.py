@@ -20,6 +20,7 @@ import coverage
 
 from anchorhold.supervisor import spawn
 from anchorhold.supervisor.loop import Loop
+from anchorhold.supervisor.service import gate
 
 PACKET = 1 << 20
 
@@ -28,7 +29,7 @@ import os, sys, threading
 import _socket, marshal, zlib
 peer = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 peer.connect({address!r})
-os.dup2(peer.detach(), 7)
+os.dup2(peer.detach(), {fd})
 counted = {{}}
 def trace(frame, event, argument):
     code = frame.f_code
@@ -48,7 +49,7 @@ def trace(frame, event, argument):
 def tell():
     data = marshal.dumps({{file: list(arcs) for file, arcs in counted.copy().items()}})
     try:
-        os.write(7, zlib.compress(data, 1))
+        os.write({fd}, zlib.compress(data, 1))
     except OSError:
         pass
 def telling(function):
@@ -61,10 +62,22 @@ os.waitpid = telling(os.waitpid)
 sys.path[:0] = [{daemon!r}]
 threading.settrace(trace)
 sys.settrace(trace)
+{start}
+"""
+WORKER = """
 from anchorhold.cell import launcher
 del sys.path[0]
 launcher.FIRST_FREE_FD = 8
 launcher.main()
+"""
+GATEWAY = """
+from anchorhold.cell import gateway
+del sys.path[0]
+def close_others(first):
+    os.closerange(first, 500)
+    os.closerange(501, 1 << 16)
+gateway.close_others = close_others
+gateway.main()
 """
 """A tracer of its own: one from a library looks at files, which the cell has none of."""
 
@@ -86,8 +99,11 @@ def counting() -> Iterator[None]:
         os.chmod(folder, 0o755)
         script = Path(folder, "launcher.py")
         daemon = Path(spawn.LAUNCHER).parents[2]
-        script.write_text(SCRIPT.format(address=address, daemon=str(daemon)))
+        script.write_text(SCRIPT.format(address=address, daemon=str(daemon), fd=7, start=WORKER))
+        other = Path(folder, "gateway.py")
+        other.write_text(SCRIPT.format(address=address, daemon=str(daemon), fd=500, start=GATEWAY))
         before, spawn.LAUNCHER = spawn.LAUNCHER, str(script)
+        before_gateway, gate.LAUNCHER = gate.LAUNCHER, str(other)
         close = Loop.close
 
         def close_after_quit(self: Loop) -> None:
@@ -103,7 +119,7 @@ def counting() -> Iterator[None]:
             yield
         finally:
             Loop.close = close  # type: ignore[method-assign]  # see above
-            spawn.LAUNCHER = before
+            spawn.LAUNCHER, gate.LAUNCHER = before, before_gateway
             server.close()
     outer.get_data().add_arcs(got)
 

@@ -46,8 +46,7 @@ class Filter:
 def main() -> None:
     config = launcher.read_config()
     first_free = FIRST_EXTRA_FD + config["extra"]
-    os.closerange(first_free, 1 << 16)
-    libc.syscall(syscalls.NR["close_range"], first_free, 0xFFFFFFFF, 0)
+    close_others(first_free)
     launcher.die_with(config["supervisor"])
     setup = launcher.Setup(HANDOVER_FD)
     entry = prepare(config)
@@ -76,6 +75,12 @@ def main() -> None:
     layers.Capabilities().apply()
     _pid, status = os.waitpid(child, 0)
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def close_others(first: int) -> None:
+    """All descriptors from this one on."""
+    os.closerange(first, 1 << 16)
+    libc.syscall(syscalls.NR["close_range"], first, 0xFFFFFFFF, 0)
 
 
 def prepare(config: dict):  # type: ignore[no-untyped-def,type-arg]  # as launcher.read_config

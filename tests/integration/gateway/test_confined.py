@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -18,6 +19,7 @@ import pytest
 
 from anchorhold.errors import WorkerError
 from anchorhold.supervisor.service.gate import Gate
+from tests.support import Runner
 
 PROBE = "anchorhold.gateway.probe"
 EVERY = {
@@ -241,6 +243,31 @@ def test_all_layers_are_there_and_said() -> None:
         assert set(gate.held) - {"user"} == EVERY and gate.missing == {}
     finally:
         gate.close()
+
+
+LAYERS = """
+import json
+from anchorhold.supervisor.service.gate import Gate
+gate = Gate()
+source = "def attempt(): return open('/etc/passwd').read(1)"
+gate.start({"source": source}, (), descriptors=8, demand=lambda h, m: None, entry="anchorhold.gateway.probe")
+while gate.read_errors():
+    pass
+print(json.dumps([gate.held, gate.missing, gate.said()]))
+gate.close()
+"""
+
+
+def test_as_each_kind_of_user(mode: str, started_by: Runner, unmeasured: None) -> None:
+    """Without user namespaces the layers that need them are missing, and said to be; the others hold."""
+    done = started_by(sys.executable, "-c", LAYERS)
+    held, missing, said = json.loads(done.stdout or f"[{{}}, {{}}, {json.dumps(done.stderr)}]")
+    assert "told: PermissionError" in said or "told: FileNotFoundError" in said, said
+    if mode == "no_userns":
+        assert {"seccomp", "landlock", "no_new_privs", "capabilities", "dumpable", "rlimits"} <= held.keys()
+        assert "userns" in missing and "root" in missing
+    else:
+        assert missing == {} and held.keys() >= EVERY
 
 
 def test_it_dies_with_the_thread_that_started_it() -> None:

@@ -41,6 +41,8 @@ NOT_HERE = frozenset({"cgroup", "user"})
 """Layers of a worker that a gateway has not: it has no cgroup of its own, and need not be started by root."""
 MOST_QUEUED = 128 << 20
 """Bytes that may wait for a gateway that does not read; then it is ended."""
+LAST_SECONDS = 2
+"""How long a gateway whose channel was closed may take to end by itself."""
 _WORDS = (
     b'{"error": {"message": "This user may not use the service (api.group).", '
     b'"type": "permission_error", "param": null, "code": "wrong_user"}}'
@@ -259,7 +261,7 @@ class Front:
                 gate.channel.shutdown(socket.SHUT_RDWR)
             poll = select.poll()
             poll.register(gate.child_fd, select.POLLIN)
-            poll.poll(500)
+            poll.poll(LAST_SECONDS * 1000)
         gate.kill()
 
     def _serve(self) -> None:
