@@ -212,7 +212,10 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
     maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
     if "utsns" in held:
-        namespaces.sethostname("anchorhold")
+        try:
+            namespaces.sethostname("anchorhold")
+        except OSError:
+            pass  # a service's ProtectHostname= refuses it; the worker's uname(2) is answered without a name anyway
     if "mountns" in held:
         put_on(layers.Root(), held, missing)
     else:
