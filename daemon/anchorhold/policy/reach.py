@@ -1,8 +1,8 @@
 """Whether another user can get at what a policy names, and if not, at which directory the way ends.
 
-For a service that runs as a user of its own: whoever writes the policy can read the files, the service may not.
-Computed from modes and access control lists, so that it needs no right to become that user. It is advice for a
-person: the broker opens everything itself.
+For a service that runs as a user of its own: whoever writes the policy can read the files, the service may
+not. Computed from modes and access control lists, so that it needs no right to become that user. It is advice
+for a person: the broker opens everything itself.
 Sources: path_resolution(7), acl(5), linux/posix_acl_xattr.h.
 """
 
@@ -19,6 +19,12 @@ from anchorhold.errors import UsageError
 from anchorhold.policy.schema import Policy
 
 READ, ENTER = 4, 1
+
+SERVICE_USER = "anchorhold"
+"""Of the system's units (systemd/anchorhold.sysusers)."""
+
+COVERED = ("/home/", "/root/", "/srv/", "/mnt/", "/media/")
+"""Empty for that service but for what `anchorhold service install` binds there: the way to it is open."""
 
 ACL = "system.posix_acl_access"
 ACL_VERSION = 2
@@ -50,11 +56,12 @@ class Someone:
 def hindrance(path: str, who: Someone) -> tuple[str, str] | None:
     """The first thing on the way to ``path`` that keeps ``who`` out, and the right that is missing.
 
-    None: nothing does. path: absolute. The way is that of the real path, after all links. Raises OSError for what
-    this process cannot look at itself.
+    None: nothing does. path: absolute. The way is that of the real path, after all links. Raises OSError for
+    what this process cannot look at itself.
     """
     real = os.path.realpath(path)
-    for one in _way(real):
+    covered = COVERED if who.name == SERVICE_USER else ()
+    for one in () if (real + "/").startswith(covered) else _way(real):
         if not _may(one, ENTER, who):
             return one, "enter"
     found = os.stat(real)
@@ -104,7 +111,8 @@ def _may(path: str, right: int, who: Someone) -> bool:
     groups = [
         permissions
         for tag, permissions, number in entries
-        if (tag == ACL_GROUP_OBJ and found.st_gid in who.groups) or (tag == ACL_GROUP and number in who.groups)
+        if (tag == ACL_GROUP_OBJ and found.st_gid in who.groups)
+        or (tag == ACL_GROUP and number in who.groups)
     ]
     if groups:
         return any(permissions & mask & right for permissions in groups)
@@ -117,5 +125,7 @@ def _entries(path: str, found: os.stat_result) -> list[tuple[int, int, int]]:
     except OSError:  # none, or a file system without
         raw = b""
     if len(raw) >= 4 and struct.unpack_from("<I", raw)[0] == ACL_VERSION:
-        return [entry for entry in _ENTRY.iter_unpack(raw[4 : 4 + (len(raw) - 4) // _ENTRY.size * _ENTRY.size])]
+        return [
+            entry for entry in _ENTRY.iter_unpack(raw[4 : 4 + (len(raw) - 4) // _ENTRY.size * _ENTRY.size])
+        ]
     return [(ACL_GROUP_OBJ, found.st_mode >> 3 & 7, 0), (ACL_OTHER, found.st_mode & 7, 0)]
