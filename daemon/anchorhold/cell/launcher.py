@@ -215,7 +215,7 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
         try:
             namespaces.sethostname("anchorhold")
         except OSError:
-            # A service's ProtectHostname= refuses it. The worker's uname(2) is answered without a name anyway.
+            # A service's ProtectHostname= refuses it. uname(2) is answered without a name anyway.
             held["utsns"] += " (of the same name: it could not be changed)"
     if "mountns" in held:
         put_on(layers.Root(), held, missing)

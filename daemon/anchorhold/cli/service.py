@@ -57,7 +57,7 @@ def install(user: bool, top: str | None, no_start: bool, token: bool, policy: st
 
     _may_write(user, top)
     found = _load(policy, user)
-    secret = _token_file(found, user) if token else None
+    secret = _token_file(found, user, top, token)
     wanted = units.files(found, user=user, token=secret)
     extra: list[tuple[str, str, int]] = []
     if not user:
@@ -121,7 +121,8 @@ def show(user: bool, top: str | None, policy: str) -> None:
     """Show what install would write for POLICY, file by file, and what is there now."""
     from anchorhold.cli import units
 
-    for file in units.files(_load(policy, user), user=user):
+    found = _load(policy, user)
+    for file in units.files(found, user=user, token=_token_file(found, user, top, False)):
         there = _read(_below(top, file.path))
         state = "not there" if there is None else "the same" if there == file.whole() else "another version"
         if there is not None and state != "the same" and not units.is_ours(there):
@@ -178,11 +179,13 @@ def _strings(key: str, value: object) -> Iterable[tuple[str, str]]:
             yield from _strings(f"{key}.{name}" if key else str(name), one)
 
 
-def _token_file(policy: Policy, user: bool) -> str:
+def _token_file(policy: Policy, user: bool, top: str | None, wanted: bool) -> str | None:
+    """Where the token is that systemd hands over: if it is there, or wanted."""
+    from anchorhold.cli import units
     from anchorhold.policy import find
 
-    where = find.user_folder() if user else "/etc/anchorhold"
-    return os.path.join(where, f"{policy.name}.token")
+    path = os.path.join(find.user_folder() if user else units.POLICIES, f"{policy.name}.token")
+    return path if wanted or os.path.exists(_below(top, path)) else None
 
 
 def _warn(policy: Policy) -> None:
