@@ -15,7 +15,9 @@
     ├── LimitError (1)        the worker went over a limit and was killed
     └── Interrupted (130)     Ctrl-C, SIGTERM, SIGHUP or a closed pipe
 
-The text is for the user: what happened, to what. ``hint`` says what to do about it.
+The text is for the user: what happened, to what. ``hint`` says what to do about it. ``code`` is the worker's
+own name for what went wrong with a request, where it gave one: context_exceeded, bad_request, not_supported,
+no_documents, bad_template, bad_model, engine.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ class AnchorholdError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str = "", detail: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", detail: str = "", code: str = "") -> None:
         super().__init__(message)
+        self.code = code
         self.message = message
         self.hint = hint
         self.detail = detail

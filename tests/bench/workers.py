@@ -31,6 +31,7 @@ def ask_message(
     return {
         "type": "ask",
         "id": number,
+        "owner": 0,
         "question": question,
         "files": [str(path) for path in files],
         "roots": [str(path) for path in roots],

@@ -42,6 +42,8 @@ class Recorder:
         self.phase = "boot"
         self.denied = 0
         self.shown: dict[bytes, tuple[str, int]] = {}
+        self.request_shown: dict[bytes, tuple[str, int]] = {}
+        """The same, for the request being served; whoever serves it clears this."""
         self.lists = 0
         self.examples: dict[tuple[str, bytes, str], int] = {}
         self._pending: dict[tuple[str, bytes, str], int] = {}
@@ -87,6 +89,8 @@ class Recorder:
             self._tell("grant", {"path": asked, "resolved": real, "sha256": sha256, **told})
         if cls in ("data", "stdin"):
             self.shown[resolved] = (sha256, size)
+            if self.request is not None:
+                self.request_shown[resolved] = (sha256, size)
 
     def listing(self, path: bytes, resolved: bytes, cls: str, names: int, hidden: int) -> None:
         """The names in a folder are about to be told."""

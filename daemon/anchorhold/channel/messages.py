@@ -23,6 +23,14 @@ Message = dict[str, Any]
 MOST_NAMES = 100_000  # files in a request or an answer
 MOST_TURNS = 10_000  # messages of a conversation
 MOST_PAIRS = 1_000  # entries of a detail or of the versions
+MOST_CALLS = 128  # tool calls of one message
+MOST_STOPS = 16  # texts that end an answer
+MOST_STOP = 512  # characters of one of them
+MOST_JSON = 1 << 20  # characters of tools, or of a format
+MOST_INPUTS = 2_048  # texts of a request for embeddings (OpenAI API reference)
+MOST_VALUES = 65_536  # numbers of one embedding
+MOST_TOP = 20  # alternatives told beside a token (OpenAI API reference, top_logprobs)
+MOST_BYTES = 65_536  # of one token
 _INT_MAX = 2**63 - 1
 
 
@@ -87,6 +95,69 @@ def _turn(value: Any) -> bool:
     )
 
 
+def _short(most: int) -> Check:
+    """Text of so many characters at most."""
+    return lambda value: text(value) and len(value) <= most
+
+
+def _stop(value: Any) -> bool:
+    """What ends an answer: an empty text would end it before it begins."""
+    return text(value) and 0 < len(value) <= MOST_STOP
+
+
+def _share(value: Any) -> bool:
+    """Of a probability: in (0, 1]."""
+    return number(value) and 0 < value <= 1
+
+
+def _penalty(value: Any) -> bool:
+    return type(value) in (float, int) and -2 <= value <= 2  # NaN is in no range
+
+
+def _logprob(value: Any) -> bool:
+    """The logarithm of a probability: finite, not positive."""
+    return (type(value) is float and math.isfinite(value) and value <= 0) or (
+        type(value) is int and -_INT_MAX <= value <= 0
+    )
+
+
+def _flag(value: Any) -> bool:
+    return type(value) is bool
+
+
+def _up_to(most: int) -> Check:
+    return lambda value: type(value) is int and 0 <= value <= most
+
+
+def _finite(value: Any) -> bool:
+    return (type(value) is float and math.isfinite(value)) or (
+        type(value) is int and -_INT_MAX <= value <= _INT_MAX
+    )
+
+
+def _alternative(value: Any) -> bool:
+    return type(value) is list and len(value) == 2 and text(value[0]) and _logprob(value[1])
+
+
+def _call(value: Any) -> bool:
+    return (
+        type(value) is dict and value.keys() == {"id", "name", "arguments"} and all(map(text, value.values()))
+    )
+
+
+def _message(value: Any) -> bool:
+    """One of a conversation by the OpenAI API's roles."""
+    if type(value) is not dict or not text(value.get("content")):
+        return False
+    role, keys = value.get("role"), value.keys()
+    if role == "assistant" and "tool_calls" in value:
+        calls = value["tool_calls"]
+        return keys == {"role", "content", "tool_calls"} and _calls(calls)
+    if role == "tool":
+        return keys == {"role", "content", "tool_call_id"} and text(value["tool_call_id"])
+    return keys == {"role", "content"} and role in ("system", "developer", "user", "assistant")
+
+
 def _versions(value: Any) -> bool:
     return type(value) is dict and len(value) <= MOST_PAIRS and all(map(text, [*value, *value.values()]))
 
@@ -101,10 +172,25 @@ def _detail(value: Any) -> bool:
     )
 
 
+_SAMPLING: dict[str, Check] = {
+    "max_tokens": count,
+    "temperature": number,
+    "top_p": _share,
+    "seed": _seed,
+    "stop": _list(_stop, MOST_STOPS),
+    "logprobs": _optional(_up_to(MOST_TOP)),
+    "frequency": _penalty,
+    "presence": _penalty,
+}
+_calls = _list(_call, MOST_CALLS)
+
+# owner: a number that changes whenever somebody else asks than the last time. Nothing that was computed for
+# one owner is used for another.
 TO_WORKER: dict[str, dict[str, Check]] = {
     "load": {"path": path, "context": count, "threads": count},
     "ask": {
         "id": count,
+        "owner": count,
         "question": text,
         "files": _list(path, MOST_NAMES),
         "roots": _list(path, MOST_NAMES),
@@ -115,6 +201,18 @@ TO_WORKER: dict[str, dict[str, Check]] = {
         "history": _list(_turn, MOST_TURNS),
         "material": _optional(text),
     },
+    "chat": {
+        "id": count,
+        "owner": count,
+        "messages": _list(_message, MOST_TURNS),
+        "files": _list(path, MOST_NAMES),
+        "tools": _optional(_short(MOST_JSON)),
+        "tool_choice": _optional(_short(MOST_JSON)),
+        "format": _optional(_short(MOST_JSON)),
+        **_SAMPLING,
+    },
+    "complete": {"id": count, "owner": count, "prompt": text, **_SAMPLING},
+    "embed": {"id": count, "owner": count, "inputs": _list(text, MOST_INPUTS)},
     "stop": {"id": count},
     "quit": {},
 }
@@ -122,7 +220,13 @@ TO_WORKER: dict[str, dict[str, Check]] = {
 FROM_WORKER: dict[str, dict[str, Check]] = {
     "ready": {"versions": _versions},
     "sealed": {},
-    "loaded": {"context": count, "trained_context": count, "threads": count, "description": text},
+    "loaded": {
+        "context": count,
+        "trained_context": count,
+        "threads": count,
+        "description": text,
+        "embeddings": _flag,
+    },
     "progress": {"stage": text, "done": count, "total": count},
     "document": {
         "path": path,
@@ -133,9 +237,18 @@ FROM_WORKER: dict[str, dict[str, Check]] = {
     # Of a large folder nearly all documents: told together, or telling would take as long as reading.
     "unused": {"paths": _list(path, MOST_NAMES), "reason": text},
     "token": {"id": count, "text": text},
+    "chosen": {
+        "id": count,
+        "text": text,
+        "logprob": _logprob,
+        "top": _list(_alternative, MOST_TOP),
+        "data": _list(_up_to(255), MOST_BYTES),
+    },
+    "call": {"id": count, "index": _up_to(MOST_CALLS - 1), "call": text, "name": text, "arguments": text},
+    "embedding": {"id": count, "index": _up_to(MOST_INPUTS - 1), "values": _list(_finite, MOST_VALUES)},
     "done": {
         "id": count,
-        "reason": _one_of("stop", "length", "cancelled"),
+        "reason": _one_of("stop", "length", "cancelled", "tool_calls"),
         "prompt_tokens": count,
         "output_tokens": count,
         "prompt_seconds": number,

@@ -40,7 +40,7 @@ def tail(ctx: click.Context, count: int, follow: bool, as_json: bool) -> None:
     from anchorhold.audit.query import entries, log_mark, log_size
 
     state = state_dir(ctx)
-    shown = _Shown(max(0, log_size(state) - count))
+    shown = Shown(max(0, log_size(state) - count))
     with Rows("json" if as_json else "table") as rows:
         mark = log_mark(state) if follow else ()
         found = list(entries(state, first=shown.following))
@@ -52,7 +52,7 @@ def tail(ctx: click.Context, count: int, follow: bool, as_json: bool) -> None:
             _follow(state, rows, shown, mark)
 
 
-def _follow(state: Path, rows: Rows, shown: _Shown, mark: tuple[object, ...]) -> None:
+def _follow(state: Path, rows: Rows, shown: Shown, mark: tuple[object, ...]) -> None:
     from anchorhold.audit.query import entries, log_mark
     from anchorhold.cli.signals import stdout_is_closed
 
@@ -73,7 +73,7 @@ def _follow(state: Path, rows: Rows, shown: _Shown, mark: tuple[object, ...]) ->
         raise Interrupted("") from None
 
 
-class _Shown:
+class Shown:
     """What was shown, as long as it can come again, and the number from which reading goes on."""
 
     def __init__(self, following: int) -> None:

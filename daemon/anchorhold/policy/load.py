@@ -100,6 +100,8 @@ KEYS: dict[str, dict[str, Reader]] = {
     "breach": {
         "on_denied_open": values.one_of("kill", "deny"),
         "on_forbidden_syscall": values.one_of("kill", "deny"),
+        "command": values.program,
+        "notify": values.program,
     },
     "audit": {
         "durability": values.one_of("write", "fsync"),
@@ -109,6 +111,7 @@ KEYS: dict[str, dict[str, Reader]] = {
     },
     "require": {"layers": values.layers},
     "api": {"listen": values.listen},
+    "control": {"group": values.group},
 }
 REQUIRED = ("version", "name", "model.path")
 

@@ -12,7 +12,7 @@ from anchorhold.policy.values import shown
 
 SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap"})
 DURATIONS = frozenset({"limits.wall_clock", "limits.idle"})
-UNSET = frozenset({"model.sha256", "api.listen"})
+UNSET = frozenset({"model.sha256", "api.listen", "control.group"})
 
 WIDTH = 100
 
@@ -20,7 +20,7 @@ WIDTH = 100
 def effective(policy: Policy) -> str:
     """The policy as a file that says everything; what it did not say itself is marked ``# default``."""
     out = [f"version = {VERSION}", _line("name", policy.name, "name" in policy.given)]
-    for section in ("model", "data", "limits", "breach", "audit", "require", "api"):
+    for section in ("model", "data", "limits", "breach", "audit", "require", "api", "control"):
         out += ["", f"[{section}]"]
         if section == "require":
             out.append(_line("layers", policy.require, "require.layers" in policy.given))
@@ -160,6 +160,8 @@ idle = "off"            # or "10m": for the service, when nobody asks
 [breach]
 on_denied_open = "kill"         # "deny": it only gets an error; both are in the log
 on_forbidden_syscall = "kill"
+command = []            # ["/usr/local/bin/alarm"]: run by the service after a breach, the facts on its input
+notify = []             # the same after whatever else a person should know: a limit, a kill, a crash
 
 [audit]
 durability = "write"    # "fsync": on disk before every grant, even if the power fails

@@ -76,10 +76,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Breach:
-    """``kill`` or ``deny``."""
+    """``on_…``: ``kill`` or ``deny``.
+
+    ``command``: a program and its arguments, run by the daemon after a breach with the facts on its standard
+    input; ``notify``: the same after whatever else a person should know of, a breach too. Empty: none.
+    """
 
     on_denied_open: str = "kill"
     on_forbidden_syscall: str = "kill"
+    command: tuple[str, ...] = ()
+    notify: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +109,13 @@ class Api:
     listen: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Who may use the daemon's control socket besides its owner and root."""
+
+    group: str | None = None
+
+
 SECTIONS: dict[str, type] = {
     "model": ModelPolicy,
     "data": DataPolicy,
@@ -110,6 +123,7 @@ SECTIONS: dict[str, type] = {
     "breach": Breach,
     "audit": Audit,
     "api": Api,
+    "control": Control,
 }
 
 
@@ -129,6 +143,7 @@ class Policy:
     audit: Audit = field(default_factory=Audit)
     require: tuple[str, ...] = DEFAULT_REQUIRE
     api: Api = field(default_factory=Api)
+    control: Control = field(default_factory=Control)
     source: str | None = field(default=None, compare=False)
     given: frozenset[str] = field(default=frozenset(), compare=False)
 

@@ -184,6 +184,7 @@ def layers(value: object) -> tuple[str, ...]:
     return strings(value, allowed, one)
 
 
+_GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?", re.ASCII)
 _WITNESS = re.compile(r"(folder|git|command):(/|~/).+", re.DOTALL)
 _COPY = re.compile(r"(journald|syslog)(:unix:///.+)?|syslog:udp://\S+:[0-9]{1,5}")
 
@@ -217,6 +218,26 @@ def deny(home: str) -> Callable[[object], tuple[str, ...]]:
         return pattern
 
     return lambda value: strings(value, 'a list of patterns, as ["**/*.key", "drafts"]', one)
+
+
+def program(value: object) -> tuple[str, ...]:
+    """A program by its absolute path, and its arguments. Whether it is there is seen when it is run."""
+    allowed = 'a list of a program and its arguments, as ["/usr/bin/logger", "-t", "anchorhold"]'
+    if not isinstance(value, list):
+        raise Bad(f"{shown(value)} is no list", allowed)
+    found = tuple(text(item, allowed) for item in value)
+    if found and not (found[0].startswith("/") and all("\0" not in item for item in found)):
+        raise Bad(f"{shown(found[0])} is no absolute path of a program", allowed)
+    return found
+
+
+def group(value: object) -> str:
+    """The name of a group of users; whether there is one is seen when the daemon starts."""
+    allowed = 'the name of a group, as "staff"'
+    found = text(value, allowed)
+    if not _GROUP.fullmatch(found):
+        raise Bad(f"{shown(value)} is no name of a group", allowed)
+    return found
 
 
 def listen(value: object) -> str:

@@ -54,8 +54,41 @@ class Token(Event):
         self.text = text
 
 
+class Chosen(Event):
+    """One token with the natural logarithm of its probability; only where asked for, and not before all of
+    its text was given in ``Token``. data: its bytes, which may be part of a character.
+
+    top: the likeliest tokens in its place with theirs, best first; -9999.0 stands for a probability of 0.
+    """
+
+    __slots__ = ("data", "logprob", "text", "top")
+
+    def __init__(self, text: str, logprob: float, top: list[tuple[str, float]], data: list[int]) -> None:
+        self.text, self.logprob, self.top, self.data = text, logprob, top, data
+
+
+class Call(Event):
+    """A tool call, or the next piece of one: ``arguments`` is to be appended to what came before under the
+    same ``index``. ``id`` and ``name`` stand in every piece."""
+
+    __slots__ = ("arguments", "id", "index", "name")
+
+    def __init__(self, index: int, id: str, name: str, arguments: str) -> None:
+        self.index, self.id, self.name, self.arguments = index, id, name, arguments
+
+
+class Embedding(Event):
+    """The vector of the input ``index``."""
+
+    __slots__ = ("index", "values")
+
+    def __init__(self, index: int, values: list[float]) -> None:
+        self.index, self.values = index, values
+
+
 class Done(Event):
-    """The answer is complete: "stop", "length" or "cancelled"; counts in tokens, times in seconds."""
+    """The answer is complete: "stop", "length", "cancelled" or "tool_calls"; counts in tokens, times in
+    seconds."""
 
     __slots__ = ("files", "output_seconds", "output_tokens", "prompt_seconds", "prompt_tokens", "reason")
 

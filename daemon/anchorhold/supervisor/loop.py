@@ -71,8 +71,12 @@ class Loop(threading.Thread):
         switched: Switched,
         kill_on_open: bool,
         kill_on_syscall: bool,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """on_cell: called with the layers that hold and those missing; raises to refuse the start."""
+        """on_cell: called with the layers that hold and those missing; raises to refuse the start.
+
+        on_end: called when the worker is dead and all is known of its end.
+        """
         super().__init__(name="supervisor", daemon=True)
         self.launched = launched
         self.recorder = recorder
@@ -81,6 +85,7 @@ class Loop(threading.Thread):
         self.on_cell = on_cell
         self.on_seal = on_seal
         self.on_message = on_message
+        self.on_end = on_end
         self.switched = switched
         self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
         self.child_fd = -1
@@ -95,6 +100,7 @@ class Loop(threading.Thread):
         self.killed_at = 0.0
         self.stderr = bytearray()
         self.status: int | None = None
+        self.frozen = False
         self.events: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._broker: Broker | None = None
         self._handlers: Handlers | None = None
@@ -111,8 +117,11 @@ class Loop(threading.Thread):
 
     def send(self, message: messages.Message) -> None:
         """Queue a message to the worker; it goes out when the pipe takes it."""
-        data = messages.encode(message)
-        self._outgoing.append(memoryview(len(data).to_bytes(4, "big") + data))
+        self.send_bytes(frames.frame(messages.encode(message), frames.TO_WORKER_LIMIT))
+
+    def send_bytes(self, frame: bytes) -> None:
+        """The same for a message that is a frame already."""
+        self._outgoing.append(memoryview(frame))
         self.wake()
 
     def wake(self) -> None:
@@ -197,6 +206,7 @@ class Loop(threading.Thread):
             wait = self.limits.check(self._held)
             for words in self.switched.done_to_it():
                 self.recorder.event("kill", **kill_words(words))
+                self.frozen = words["action"] == "freeze"
             due = self.recorder.flush_due()
             if due is not None:
                 wait = min(wait, due)
@@ -476,6 +486,8 @@ class Loop(threading.Thread):
             self.ended.set()
             self.sealed.set()
             self.events.put(None)
+            if self.on_end is not None:
+                self.on_end()
 
     def _explain_death(self) -> None:
         """Why the worker is dead, if nothing said so yet; a kill is on record with its time."""

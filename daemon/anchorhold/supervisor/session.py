@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from anchorhold import __version__
@@ -27,13 +27,24 @@ from anchorhold.broker.snapshots import Snapshots
 from anchorhold.broker.system import System
 from anchorhold.broker.view import DataView
 from anchorhold.cell import filters
-from anchorhold.channel import messages
+from anchorhold.channel import frames, messages
 from anchorhold.channel.errors import ProtocolError
-from anchorhold.errors import AnchorholdError, AuditError, Interrupted, LayerError, WorkerError
+from anchorhold.errors import (
+    AnchorholdError,
+    AuditError,
+    BreachError,
+    Interrupted,
+    KilledError,
+    LayerError,
+    LimitError,
+    WorkerError,
+)
 from anchorhold.policy.schema import Policy
 from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
 from anchorhold.supervisor.loop import Loop
+from anchorhold.supervisor.requests import Asked, ChatRequest
+from anchorhold.supervisor.requests import Request as Request  # where the commands look for it
 from anchorhold.supervisor.spawn import NOBODY, Launched
 from anchorhold.supervisor.switched import Switched, record_kept
 
@@ -49,25 +60,14 @@ MOST_NAMED = 10_000
 """Names left out of listings that a session tells of, each once."""
 
 
-class Request:
-    """One question. files: paths that must be in the prompt whole; material: text of standard input."""
-
-    def __init__(
-        self,
-        question: str,
-        *,
-        files: Iterable[str] = (),
-        max_tokens: int = 512,
-        temperature: float = 0.0,
-        seed: int | None = None,
-        system: str | None = None,
-        history: Iterable[dict[str, str]] = (),
-        material: str | None = None,
-    ) -> None:
-        self.question = question
-        self.files = list(files)
-        self.max_tokens, self.temperature, self.seed = max_tokens, temperature, seed
-        self.system, self.history, self.material = system, list(history), material
+_WORDS: dict[type, str] = {
+    BreachError: "breach",
+    LimitError: "limit",
+    KilledError: "killed",
+    Interrupted: "interrupted",
+    type(None): "interrupted",
+}
+"""Why a request that was not answered ended."""
 
 
 class Summary:
@@ -99,13 +99,18 @@ class Session:
         suffixes: Iterable[str] = (),
         entry: str = WORKER,
         config: dict[str, object] | None = None,
+        on_end: Callable[[], None] | None = None,
     ) -> None:
-        """entry: the module whose prepare and serve run in the cell; config: more of its configuration."""
+        """entry: the module whose prepare and serve run in the cell; config: more of its configuration.
+
+        on_end: called when the worker is dead, from the thread that watched it.
+        """
         self.policy = policy
         self.log = log
         self.state_dir = state_dir
         self.entry = entry
         self.config: dict[str, object] = {"suffixes": sorted(suffixes), **(config or {})}
+        self._on_end = on_end
         self._copies = None
         if policy.audit.copy:
             from anchorhold.audit.copies import Copies
@@ -125,7 +130,11 @@ class Session:
         self._started = False
         self._closed = False
         self._killed: str | None = None
-        self._next_request = self._answered = 0
+        self.context = 0
+        self.embeddings = False
+        self._next_request = self._begun = self._answered = 0
+        self._owner = 0
+        self._principal = ""
         self._named: set[bytes] = set()
         self._hidden: set[bytes] = set()
         self._output_salt = b""
@@ -141,6 +150,46 @@ class Session:
     def summary(self) -> Summary:
         phase = self._loop.stage if self._loop is not None else "none"
         return Summary(self.recorder, self.layers, self.missing, phase, len(self._hidden))
+
+    @property
+    def ended(self) -> bool:
+        """Whether its worker is dead."""
+        return self._loop is not None and self._loop.ended.is_set()
+
+    def wait_ended(self, seconds: float) -> bool:
+        """Whether the worker and its launcher are gone, by the kernel's word, within so many seconds."""
+        return self._loop is None or self._loop.ended.wait(seconds)
+
+    @property
+    def error(self) -> AnchorholdError | None:
+        """What ended it."""
+        return None if self._loop is None else self._loop.error
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the kill switch stopped it without killing."""
+        return self._loop is not None and self._loop.frozen
+
+    @property
+    def worker_pid(self) -> int:
+        """The worker's process id; -1 where there is none."""
+        return -1 if self._loop is None else self._loop.child_pid
+
+    @property
+    def cgroup(self) -> str:
+        """The path of the worker's own control group, or ""."""
+        group = None if self._limits is None else self._limits.cgroup
+        return "" if group is None else str(group.path)
+
+    @property
+    def mechanisms(self) -> dict[str, str]:
+        """By which mechanism each limit is held, in words."""
+        return {} if self._limits is None else self._limits.mechanisms
+
+    @property
+    def request_name(self) -> str:
+        """The name of the last request in the log: ``<session>-<number>``."""
+        return f"{self.recorder.session}-{self._next_request}"
 
     # ---- start --------------------------------------------------------------------------------
 
@@ -212,6 +261,7 @@ class Session:
             switched=self._switched,
             kill_on_open=policy.breach.on_denied_open == "kill",
             kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
+            on_end=self._on_end,
         )
         if self._killed is not None:  # before it runs, or it would find a dead worker without a reason
             loop.kill(self._killed)
@@ -227,6 +277,21 @@ class Session:
         loop.send(
             {"type": "load", "path": policy.model.path, "context": policy.model.context, "threads": threads}
         )
+
+    def wait_loaded(self) -> None:
+        """Returns when the model is loaded. Raises what ended it instead."""
+        loop = self._loop
+        assert loop is not None
+        while True:
+            event = loop.events.get()
+            loop.taken()
+            if event is None:
+                loop.events.put(None)
+                raise loop.error or Interrupted("the worker was ended")
+            if isinstance(event, AnchorholdError):
+                raise event
+            if isinstance(event, events.Phase) and event.name == "loaded":
+                return
 
     def _launch_config(self, limits: Limits) -> dict[str, object]:
         held = {"cgroup": limits.cgroup_words} if limits.cgroup_words else {}
@@ -284,47 +349,38 @@ class Session:
 
     # ---- ask ----------------------------------------------------------------------------------
 
-    def ask(self, request: Request) -> Generator[events.Event, None, None]:
-        """Serve one request. Yields events; ends after Done. Raises what ended it otherwise."""
+    def ask(self, request: Asked) -> Generator[events.Event, None, None]:
+        """Serve one request. Yields events; ends after Done. Raises what ended it otherwise.
+
+        A request that is none (AnchorholdError with code "bad_request") leaves no entry: nothing was sent.
+        """
         loop = self._loop
         if loop is None:
             raise WorkerError("the session was not started")
-        self._next_request += 1
-        number = self._next_request
+        number = self._next_request + 1
+        files, data = self._encoded(request, number)
+        self._next_request = number
         self.recorder.request = number
         self._output_salt = os.urandom(16)
         self._output = hashlib.sha256(self._output_salt)
         if loop.ended.is_set():
             raise loop.error or WorkerError("the worker has ended")
-        files = [os.path.abspath(path) for path in request.files]
-        material = request.material
+        material = request.material if isinstance(request, Request) else None
         if material is not None:
-            data = material.encode("utf-8", "surrogatepass")
-            self.recorder.grant(b"-", b"-", "stdin", hashlib.sha256(data).hexdigest(), len(data), "snapshot")
+            given = material.encode("utf-8", "surrogatepass")
+            self.recorder.grant(
+                b"-", b"-", "stdin", hashlib.sha256(given).hexdigest(), len(given), "snapshot"
+            )
         self.recorder.event(
             "request.start",
             prompt=self._commitment(request),
             files=files,
-            max_tokens=request.max_tokens,
-            temperature=repr(request.temperature),
-            seed=request.seed,
-            turns=len(request.history),
+            asked=request.kind,
+            principal=request.principal,
+            **request.public(),
         )
-        loop.send(
-            {
-                "type": "ask",
-                "id": number,
-                "question": request.question,
-                "files": files,
-                "roots": [] if files else [*self.policy.data.read, *self.policy.data.files],
-                "max_tokens": request.max_tokens,
-                "temperature": request.temperature,
-                "seed": request.seed,
-                "system": request.system,
-                "history": request.history,
-                "material": material,
-            }
-        )
+        self._begun = number
+        loop.send_bytes(data)
         finished = False
         try:
             while True:
@@ -346,6 +402,29 @@ class Session:
                 self._stop(loop, number)
             self.recorder.request = None
 
+    def stop_answer(self) -> None:
+        """From any thread: what is being answered ends soon, with ``Done("cancelled")``."""
+        loop = self._loop
+        if loop is not None and not loop.ended.is_set():
+            loop.send({"type": "stop", "id": self._next_request})
+
+    def _encoded(self, request: Asked, number: int) -> tuple[list[str], bytes]:
+        """The files named by a request, and its message. Raises WorkerError bad_request for what is none."""
+        if request.principal != self._principal:
+            # Also where the request is then refused: whoever asks next is told apart from who asked before.
+            self._principal = request.principal
+            self._owner += 1
+        message = {"type": request.kind, "id": number, "owner": self._owner, **request.message()}
+        files: list[str] = []
+        if isinstance(request, (Request, ChatRequest)):
+            files = message["files"] = [os.path.abspath(path) for path in request.files]
+        if isinstance(request, Request):
+            message["roots"] = [] if files else [*self.policy.data.read, *self.policy.data.files]
+        try:
+            return files, frames.frame(messages.encode(message), frames.TO_WORKER_LIMIT)
+        except ProtocolError as error:
+            raise WorkerError(f"no request that can be served: {error}", code="bad_request") from None
+
     def _stop(self, loop: Loop, number: int) -> None:
         """Whoever stops listening stops the answer. The worker is ready for another when this returns."""
         if loop.ended.is_set():
@@ -365,15 +444,16 @@ class Session:
             if isinstance(event, (events.Done, AnchorholdError)):
                 return
 
-    def _commitment(self, request: Request) -> object:
+    def _commitment(self, request: Asked) -> object:
         """What the log keeps of the question: its text, a salted digest, or nothing, as the policy says."""
         kept = self.policy.audit.prompts
         if kept == "none":
             return None
+        said, as_text = request.said()
         if kept == "text":
-            return {"text": request.question, "system": request.system}
+            return as_text
         salt = os.urandom(16)
-        data = "\0".join((request.question, request.system or "")).encode("utf-8", "surrogatepass")
+        data = said.encode("utf-8", "surrogatepass")
         return {"salt": salt.hex(), "sha256": hashlib.sha256(salt + data).hexdigest()}
 
     def _skipped(self, path: bytes, reason: str) -> None:
@@ -407,6 +487,17 @@ class Session:
             )
         elif kind == "unused":
             loop.events.put(events.Unused(message["paths"], message["reason"]))
+        elif kind == "chosen":
+            top = [(text, logprob) for text, logprob in message["top"]]
+            loop.events.put(events.Chosen(message["text"], message["logprob"], top, message["data"]))
+        elif kind == "call":
+            self._output.update((message["name"] + message["arguments"]).encode("utf-8", "surrogatepass"))
+            loop.events.put(
+                events.Call(message["index"], message["call"], message["name"], message["arguments"])
+            )
+        elif kind == "embedding":
+            self._output.update(repr(message["values"]).encode("ascii"))
+            loop.events.put(events.Embedding(message["index"], message["values"]))
         elif kind == "done":
             self._request_end(
                 message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"]
@@ -426,8 +517,9 @@ class Session:
                 self._request_end("failed: " + message["code"], 0, 0, [])
             details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
             hint = f"The model is {self.policy.model.path!a}." if message["code"] == "bad_model" else ""
-            loop.events.put(WorkerError(message["message"], hint=hint, detail=details))
+            loop.events.put(WorkerError(message["message"], hint=hint, detail=details, code=message["code"]))
         elif kind == "loaded":
+            self.context, self.embeddings = message["context"], message["embeddings"]
             loop.events.put(events.Phase("loaded"))
 
     def _request_end(self, reason: str, prompt: int, output: int, files: list[str]) -> None:
@@ -466,10 +558,14 @@ class Session:
         loop = self._loop
         if loop is not None:
             loop.close()
-        self.recorder.request = None
         try:
             if self._started:
                 error = loop.error if loop is not None else None
+                if self._answered < self._begun:  # it died while it answered
+                    self.recorder.request = self._begun
+                    # No more than a word: this field is public, and an error's text can name a file.
+                    self._request_end(f"failed: {_WORDS.get(type(error), 'worker')}", 0, 0, [])
+                self.recorder.request = None
                 self.recorder.event(
                     "session.end",
                     reason=reason if error is None else f"{reason}: {error}",

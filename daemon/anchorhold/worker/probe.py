@@ -24,6 +24,15 @@ def prepare(config: dict[str, Any]) -> dict[str, str]:
     return {}
 
 
+def _question(message: messages.Message) -> str:
+    """What was asked last, whatever kind of request it is."""
+    if message["type"] == "chat":
+        return "".join(turn["content"] for turn in message["messages"][-1:])
+    if message["type"] == "embed":
+        return "".join(message["inputs"][-1:])
+    return str(message["prompt"] if message["type"] == "complete" else message["question"])
+
+
 def serve(read_fd: int, write_fd: int, config: dict[str, Any]) -> int:
     """Answer each request with what ``attempt()`` returns; an exception is an answer as well."""
 
@@ -34,9 +43,9 @@ def serve(read_fd: int, write_fd: int, config: dict[str, Any]) -> int:
         message = messages.decode_to_worker(data)
         if message["type"] == "quit":
             break
-        if message["type"] != "ask":
+        if message["type"] not in ("ask", "chat", "complete", "embed"):
             continue
-        _namespace["QUESTION"] = message["question"]
+        _namespace["QUESTION"] = _question(message)
         started = time.monotonic()
         try:
             answer = _namespace["attempt"]()

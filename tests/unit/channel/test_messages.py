@@ -18,6 +18,7 @@ from anchorhold.channel.errors import ProtocolError
 ASK: dict[str, Any] = {
     "type": "ask",
     "id": 1,
+    "owner": 0,
     "question": "Wie spät?",
     "files": ["/a/b\udcff"],
     "roots": [],
@@ -28,20 +29,66 @@ ASK: dict[str, Any] = {
     "history": [{"role": "user", "content": "x"}],
     "material": None,
 }
+SAMPLING: dict[str, Any] = {
+    "max_tokens": 10,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "seed": 7,
+    "stop": ["\n\n"],
+    "logprobs": 2,
+    "frequency": 0.5,
+    "presence": -2,
+}
+CHAT: dict[str, Any] = {
+    "type": "chat",
+    "id": 1,
+    "owner": 2,
+    "messages": [
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "name": "f", "arguments": "{}"}]},
+        {"role": "tool", "content": "4", "tool_call_id": "a"},
+    ],
+    "files": [],
+    "tools": "[]",
+    "tool_choice": '"auto"',
+    "format": None,
+    **SAMPLING,
+}
 TO_WORKER: list[dict[str, Any]] = [
     {"type": "load", "path": "/m.gguf", "context": 0, "threads": 0},
     ASK,
+    CHAT,
+    {"type": "complete", "id": 1, "owner": 2, "prompt": "Once", **SAMPLING},
+    {"type": "embed", "id": 1, "owner": 2, "inputs": ["a", ""]},
     {"type": "stop", "id": 1},
     {"type": "quit"},
 ]
 FROM_WORKER: list[dict[str, Any]] = [
     {"type": "ready", "versions": {"llama.cpp": "0.5"}},
     {"type": "sealed"},
-    {"type": "loaded", "context": 1, "trained_context": 2, "threads": 3, "description": "d"},
+    {
+        "type": "loaded",
+        "context": 1,
+        "trained_context": 2,
+        "threads": 3,
+        "description": "d",
+        "embeddings": True,
+    },
     {"type": "progress", "stage": "read", "done": 1, "total": 2},
     {"type": "document", "path": "/a\udc80", "outcome": "skipped", "reason": "empty", "tokens": 0},
     {"type": "unused", "paths": ["/a\udc80", "/b"], "reason": "others go better"},
     {"type": "token", "id": 1, "text": "\x1b[31m€"},
+    {
+        "type": "chosen",
+        "id": 1,
+        "text": "€",
+        "logprob": -0.5,
+        "top": [["€", -0.5], ["x", -9999.0]],
+        "data": [226],
+    },
+    {"type": "call", "id": 1, "index": 0, "call": "call-1", "name": "f", "arguments": '{"a":'},
+    {"type": "embedding", "id": 1, "index": 0, "values": [0.5, -1]},
     {
         "type": "done",
         "id": 1,

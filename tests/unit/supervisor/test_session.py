@@ -35,7 +35,7 @@ def test_the_first_end_of_a_request_is_believed_the_second_is_that_of_the_worker
 
 def test_every_kind_of_message_becomes_an_event(stage: Stage) -> None:
     asked = stage.serving(
-        "say(type='loaded', context=1, trained_context=1, threads=1, description='m')\n"
+        "say(type='loaded', context=1, trained_context=1, threads=1, description='m', embeddings=False)\n"
         "say(type='progress', stage='read', done=1, total=2)\n"
         "say(type='document', path='/a', outcome='skipped', reason='empty', tokens=0)\n"
         "return 'end'"

@@ -91,8 +91,8 @@ class Worker:
         """Send a request and return its number."""
         self._number += 1
         request: dict[str, Any] = {
-            "files": [], "roots": [], "max_tokens": 24, "temperature": 0.0, "seed": 1, "system": None,
-            "history": [], "material": None,
+            "owner": 0, "files": [], "roots": [], "max_tokens": 24, "temperature": 0.0, "seed": 1,
+            "system": None, "history": [], "material": None,
         }  # fmt: skip
         self.send("ask", id=self._number, question=question, **{**request, **fields})
         return self._number
