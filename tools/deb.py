@@ -214,8 +214,9 @@ def build(options: argparse.Namespace, root: Path, wheels: list[Path]) -> Path:
     (meta / "control").write_text(control(own + suffix, python, size))
     timed(root, epoch)
     target: Path = options.out / f"anchorhold_{own}{suffix}_amd64.deb"
-    # zstd: both releases read it, and it takes seconds where xz takes minutes.
-    command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "-z12", "--build", str(root), str(target)]
+    # One thread: several make other bytes than one, and how many there are is the machine's.
+    command = ["dpkg-deb", "--root-owner-group", "-Zxz", f"-z{options.level}", "--threads-max=1"]
+    command += ["--build", str(root), str(target)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return target
 
@@ -226,6 +227,7 @@ def main() -> None:
     for name in ("wheel", "engine", "man", "completions", "sbom", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--wheels", type=Path, help="those of requirements/run.txt, downloaded before")
+    parser.add_argument("--level", type=int, default=6, help="of compression: 6 takes a minute, 0 a second")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         kept = options.wheels or Path(work) / "wheels"
