@@ -69,7 +69,7 @@ def check(words: str, test: Callable[[], object]) -> None:
         print(
             f"FAILED  {words}: {type(error).__name__}: {error} ({time.monotonic() - start:.1f} s)", flush=True
         )
-        print(run("journalctl", "-q", "-n", "15", "-o", "cat", "-u", "anchorhold@*", check=False), flush=True)
+        print(run("journalctl", "-q", "-n", "9", "-o", "cat", "-u", "anchorhold@*", check=False), flush=True)
 
 
 def shown(unit: str, *properties: str) -> dict[str, str]:
@@ -179,7 +179,8 @@ def is_hardened() -> str:
     text = run("systemd-analyze", "security", "anchorhold@taxes.service", "--no-pager", check=False)
     score = float(text.splitlines()[-1].split("service:")[1].split()[0])
     old = int(run("systemctl", "--version").split()[1]) < 257  # PrivateUsers=identity is not there yet
-    assert score <= (1.7 if old else BAR), text
+    # A folder at home needs a home that is empty instead of closed, which counts for a tenth.
+    assert score <= (1.8 if old else BAR + 0.1), "\n".join(line for line in text.splitlines() if "✗" in line)
     return str(score)
 
 

@@ -81,24 +81,36 @@ def program() -> str:
 
 
 def word(path: str) -> str:
-    """A path as one word of a unit's line: escaped for every reader on the way. Raises PolicyError.
+    """A path as one word of ExecStart=, in quotes (systemd.service(5), COMMAND LINES). Raises PolicyError."""
+    plain = _printable(path).replace("%", "%%").replace("$", "$$")
+    if all(letter in _PLAIN for letter in plain):
+        return plain
+    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
-    A backslash stands before whatever is special to the line or to a list of source:target; ``%`` is doubled.
+
+def place(path: str) -> str:
+    """A path as one word of BindPaths= and its like, where a colon separates. Raises PolicyError.
+
+    There a backslash takes the meaning from blanks, colons and itself, and nothing but the other kind of quote
+    from a quote.
     """
+    out = []
+    for letter in _printable(path).replace("%", "%%"):
+        if letter in " :\\":
+            out.append("\\" + letter)
+        else:
+            out.append({'"': "'\"'", "'": '"\'"'}.get(letter, letter))
+    return "".join(out)
+
+
+def _printable(path: str) -> str:
+    """The path. Raises PolicyError where no line of a unit can hold it."""
     if not path.isprintable():
         raise PolicyError(
             f"{path!a} has a character that a unit cannot hold",
             hint="Rename it, or serve it in the foreground.",
         )
-    out = []
-    for letter in path:
-        if letter == "%":
-            out.append("%%")
-        elif letter in _PLAIN or letter > "\x7f":
-            out.append(letter)
-        else:
-            out.append("\\" + letter)
-    return "".join(out)
+    return path
 
 
 def folder(user: bool) -> str:
@@ -130,9 +142,9 @@ def files(
     if not packaged:
         out += [File(f"{into}/{name}", (source / name).read_text(), shared=True) for name in TEMPLATES]
         if not user:
-            for kind, place in (("sysusers", "sysusers.d"), ("tmpfiles", "tmpfiles.d")):
+            for kind, where in (("sysusers", "sysusers.d"), ("tmpfiles", "tmpfiles.d")):
                 text = (source / f"anchorhold.{kind}").read_text()
-                out.append(File(f"/etc/{place}/anchorhold.conf", text, shared=True))
+                out.append(File(f"/etc/{where}/anchorhold.conf", text, shared=True))
     parts = {
         f"anchorhold@{policy.name}.service": _service(policy, user, token),
         f"anchorhold@{policy.name}.socket": _socket(policy, user),
@@ -154,24 +166,24 @@ def _service(policy: Policy, user: bool, token: str | None) -> str:
     if policy.limits.swap != 0:
         lines.append("MemorySwapMax=infinity")
     if token is not None:
-        lines.append(f"LoadCredential=token:{word(token)}")
+        lines.append(f"LoadCredential=token:{_printable(token).replace('%', '%%')}")
     if any(copy.startswith("syslog:udp:") for copy in policy.audit.copy):
         lines += ["# [audit] copy sends the log's entries to another machine.", "PrivateNetwork=no",
                   "IPAddressDeny=", "RestrictAddressFamilies=AF_INET AF_INET6"]  # fmt: skip
     if user:
         return "\n".join(lines) + "\n"
-    hidden = [place.rstrip("/") for place in COVERED[2:] if os.path.isdir(place)]
+    hidden = [one.rstrip("/") for one in COVERED[2:] if os.path.isdir(one)]
     lines += [
         "",
         "# Of people's files only those that the policy names are there, read-only.",
         "ProtectHome=tmpfs",
     ]
-    lines += [f"TemporaryFileSystem={place}:ro" for place in hidden]
-    lines += [f"BindReadOnlyPaths={word(path)}" for path in _bound(policy)]
+    lines += [f"TemporaryFileSystem={one}:ro" for one in hidden]
+    lines += [f"BindReadOnlyPaths={place(path)}" for path in _bound(policy)]
     writable = [
         target.partition(":")[2] for target in policy.audit.witness if target.startswith(("folder:", "git:"))
     ]
-    lines += [f"BindPaths={word(os.path.expanduser(path))}" for path in writable]
+    lines += [f"BindPaths={place(os.path.expanduser(path))}" for path in writable]
     return "\n".join(lines) + "\n"
 
 
@@ -179,9 +191,9 @@ def _bound(policy: Policy) -> list[str]:
     """The folders, the model, and the program where it lies in a place that the service does not see."""
     found = [*policy.data.read, *policy.data.files, policy.model.path]
     package = os.path.dirname(os.path.abspath(anchorhold.__file__))
-    for place in (sys.prefix, sys.base_prefix, package):
-        if (place + "/").startswith(COVERED):
-            found.append(place)
+    for one in (sys.prefix, sys.base_prefix, package):
+        if (one + "/").startswith(COVERED):
+            found.append(one)
     return list(dict.fromkeys(found))
 
 
@@ -213,8 +225,8 @@ def _verify(name: str, user: bool) -> str:
         lines.append(f"ExecStart={program()} audit verify")
     else:
         lines.append(f"ExecStart={program()} --state-dir {STATES}/{name} audit verify")
-        inside = [place for place in (sys.prefix, sys.base_prefix) if (place + "/").startswith(COVERED)]
+        inside = [one for one in (sys.prefix, sys.base_prefix) if (one + "/").startswith(COVERED)]
         if inside:
             lines.append("ProtectHome=tmpfs")
-            lines += [f"BindReadOnlyPaths={word(place)}" for place in dict.fromkeys(inside)]
+            lines += [f"BindReadOnlyPaths={place(one)}" for one in dict.fromkeys(inside)]
     return "\n".join(lines) + "\n"
