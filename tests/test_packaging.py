@@ -133,8 +133,8 @@ def dist(tree: Path, out: Path, *, umask: int, **surroundings: str) -> dict[str,
     """What `make dist` makes there: name → SHA-256."""
     subprocess.run(
         ["tools/dist", out], cwd=tree, check=True, timeout=540, umask=umask, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHON": sys.executable, "BUILD_PYTHON": str(TOP / ".cache/build-venv/bin/python"),
-             "RELEASES": "trixie", "LEVEL": "0", **surroundings},
+        env={**os.environ, "PYTHON": sys.executable, "RELEASES": "trixie", "LEVEL": "0",
+             "BUILD_PYTHON": str(TOP / ".cache/build-venv/bin/python"), **surroundings},
     )  # fmt: skip
     lines = (out / "SHA256SUMS").read_text().splitlines()
     return {name: digest for digest, _space, name in (line.partition("  ") for line in lines)}
@@ -144,7 +144,7 @@ def dist(tree: Path, out: Path, *, umask: int, **surroundings: str) -> dict[str,
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("unmeasured")
 def test_the_same_sources_make_the_same_bytes(tmp_path: Path) -> None:
-    """Wheel, sdist, Debian package and all else: in another folder, at another time, in other surroundings."""
+    """Wheel, sdist, Debian package and all else: in another folder, from files of another time and umask."""
     when = "1767225600"
     first = copy_of_the_tree(tmp_path / "first")
     second = copy_of_the_tree(tmp_path / "a second folder")

@@ -19,7 +19,7 @@ COMMANDS = {
     "chat": ("anchorhold.cli.chat", "Talk with a sealed model about your files."),
     "serve": (
         "anchorhold.cli.serve",
-        "Keep models running, each in its cell, for the programs of this machine.",
+        "Keep models running, each in its cell, for this machine's programs.",
     ),
     "status": ("anchorhold.cli.status", "Show what runs, and what it has been shown."),
     "reload": ("anchorhold.cli.status", "Let the service read its policies again."),

@@ -34,7 +34,7 @@ TEMPLATES = (
 )
 POLICIES = "/etc/anchorhold"
 STATES = "/var/lib/anchorhold"
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@=,~")
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@=,~%$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ def word(path: str) -> str:
 def place(path: str) -> str:
     """A path as one word of BindPaths= and its like, where a colon separates. Raises PolicyError.
 
-    There a backslash takes the meaning from blanks, colons and itself, and nothing but the other kind of quote
-    from a quote.
+    There a backslash takes the meaning from blanks, colons and itself, and nothing but the other kind of
+    quote from a quote.
     """
     out = []
     for letter in _printable(path).replace("%", "%%"):
