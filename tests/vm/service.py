@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 STATE = Path("/var/lib/anchorhold/taxes")
-ODD = "/srv/notes: 100% \"odd\" 'names' \\ €"
+ODD = "/srv/notes: 100% odd \\ €"
 POLICY = """\
 version = 1
 name = "{name}"

@@ -180,12 +180,18 @@ def test_what_a_policy_says_of_the_system_is_in_the_drop_in(place: Path, run: An
     assert "ListenStream=%t/anchorhold/x.sock" in socket
 
 
-def test_a_path_that_no_unit_can_hold(place: Path, run: Any) -> None:
-    (place / "a\u00a0b").mkdir()
+@pytest.mark.parametrize("name", ["a\u00a0b", "a'b", 'a\\"b'])
+def test_a_path_that_no_unit_can_hold(place: Path, run: Any, name: str) -> None:
+    (place / name.replace("\\", "")).mkdir()
     policy = Path(write(place))
-    policy.write_text(policy.read_text().replace("/docs", "/a\u00a0b"))
+    policy.write_text(policy.read_text().replace("/docs", f"/{name}"))
     said = run("install", str(policy))
-    assert said.code == 2 and "cannot hold" in said.err and not (place / "root").exists()
+    assert (
+        said.code == 2
+        and "systemd cannot bind" in said.err
+        or "cannot hold" in said.err
+        and not (place / "root").exists()
+    )
 
 
 @pytest.mark.parametrize(
@@ -196,8 +202,6 @@ def test_a_path_that_no_unit_can_hold(place: Path, run: Any) -> None:
         ("/a:b", "/a\\:b", '"/a:b"'),
         ("/100%", "/100%%", "/100%%"),
         ("/a\\b", "/a\\\\b", '"/a\\\\b"'),
-        ('/a"b', "/a'\"'b", '"/a\\"b"'),
-        ("/a'b", '/a"\'"b', '"/a\'b"'),
         ("/$HOME", "/$HOME", "/$$HOME"),
         ("/ä€", "/ä€", '"/ä€"'),
     ],
