@@ -1,23 +1,31 @@
 """The kill switch: from the start of the program to its end, when it saw the cell dead and set the latch.
 
-With the supervisor at work, and with it stopped. Beside it: the time that an empty Python needs.
+With the supervisor at work, and with it stopped. Beside it: the time that an empty Python needs. And, by the
+daemon's control socket in the middle of an answer: until the last process of the cell is gone.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from anchorhold.supervisor.requests import Request
+from anchorhold.supervisor.service import control
 from anchorhold.switch import latch
 from tests.bench.measure import TOP, Row, demo_model, environment, folder, in_turn, median, shown, spread
 from tests.integration.lifecycle import switching
+from tests.integration.service import driving
 
 MOST, RATIO = 50.0, 3.0
+SOCKET = 5.0
+KILLS = 100
 
 
 def _killed(place: Path, stopped: bool) -> float:
@@ -48,9 +56,51 @@ def _empty() -> float:
     return (time.perf_counter() - started) * 1e3
 
 
+def _asked(rounds: int) -> list[float]:
+    """Milliseconds of kills by the control socket, each in the middle of an answer."""
+    found = []
+    with folder() as place:
+        (place / "papers").mkdir()
+        (place / "papers" / "harbour.txt").write_text("The harbour froze in January.\n")
+        given = {"state": str(place / "state"), "model": str(demo_model()), "papers": str(place / "papers")}
+        scene = driving.Scene(given)
+        scene.start(scene.policy())
+        for _round in range(rounds):
+            request = Request(driving.LONG, max_tokens=1500)
+            sink = scene.ask(request)
+            if not sink.first.wait(60) or sink.error:
+                raise RuntimeError(f"no answer to kill: {sink.error}")
+            session = scene.session()
+            fds = [os.pidfd_open(pid) for pid in (session.worker_pid, session.launcher_pid)]
+            started = time.perf_counter()
+            asking = threading.Thread(target=control.ask, args=(scene.runtime, "kill", "taxes"))
+            asking.start()
+            for fd in fds:
+                one = select.poll()
+                one.register(fd, select.POLLIN)
+                one.poll(10_000)
+            found.append((time.perf_counter() - started) * 1e3)
+            asking.join()
+            for fd in fds:
+                os.close(fd)
+            control.ask(scene.runtime, "rearm", "taxes")
+            if not scene.is_in("serving"):
+                raise RuntimeError("it did not come back")
+        scene.finish()
+    return found
+
+
+def _row(found: list[float]) -> Row:
+    last = sorted(found)[max(0, int(len(found) * 0.99) - 1)]
+    return Row(
+        f"kill by the control socket, {len(found)} times, in an answer: until the last process is gone",
+        shown(found, "ms", 1), "", "", f"p99 {last:.1f} ms", f"≤ {SOCKET} ms (p99)", last <= SOCKET,
+    )  # fmt: skip
+
+
 def rows(rounds: int) -> list[Row]:
     os.environ["PYTHONPATH"] = f"{TOP}:{TOP / 'daemon'}"
-    table = []
+    table = [_row(_asked(KILLS if rounds > 5 else 10))]
     with folder() as place:
         for stopped in (False, True):
             measures: dict[str, Callable[[], float]] = {

@@ -17,10 +17,7 @@ COMPLETE_VARIABLE = "_ANCHORHOLD_COMPLETE"
 COMMANDS = {
     "ask": ("anchorhold.cli.ask", "Ask a sealed model one question about your files."),
     "chat": ("anchorhold.cli.chat", "Talk with a sealed model about your files."),
-    "serve": (
-        "anchorhold.cli.serve",
-        "Keep models running, each in its cell, for this machine's programs.",
-    ),
+    "serve": ("anchorhold.cli.serve", "Keep models running, each in its cell."),
     "status": ("anchorhold.cli.status", "Show what runs, and what it has been shown."),
     "reload": ("anchorhold.cli.status", "Let the service read its policies again."),
     "kill": ("anchorhold.cli.kill", "Kill models at once, and keep them from starting again."),

@@ -40,7 +40,7 @@ last failure when everything that it served was given up.
 @click.option("--no-api", is_flag=True, help="Serve no HTTP, whatever the policies say.")
 @click.pass_context
 def serve(ctx: click.Context, policies: tuple[str, ...], no_api: bool) -> None:
-    """Keep models running, each in its cell, for this machine's programs."""
+    """Keep models running, each in its cell."""
     from anchorhold.policy import load
     from anchorhold.supervisor.service.service import Service
 

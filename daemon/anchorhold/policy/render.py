@@ -172,4 +172,7 @@ copy = []               # live copies of entries: "journald", "syslog", "syslog:
 [require]
 # Without these layers nothing starts (exit code 6).
 layers = ["seccomp", "landlock"]
+
+[control]
+# group = "staff"       # may use the service's control socket too: status, kill, rearm, reload
 """

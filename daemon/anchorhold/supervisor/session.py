@@ -176,6 +176,11 @@ class Session:
         return -1 if self._loop is None else self._loop.child_pid
 
     @property
+    def launcher_pid(self) -> int:
+        """The process id of the worker's waiting parent; -1 where there is none."""
+        return -1 if self._launched is None else self._launched.pid
+
+    @property
     def cgroup(self) -> str:
         """The path of the worker's own control group, or ""."""
         group = None if self._limits is None else self._limits.cgroup

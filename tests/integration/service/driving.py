@@ -18,11 +18,12 @@ from anchorhold.audit.query import entries
 from anchorhold.errors import AnchorholdError
 from anchorhold.policy import load
 from anchorhold.supervisor.events import Done, Event, Token
-from anchorhold.supervisor.requests import Request
+from anchorhold.supervisor.requests import Asked, Request
 from anchorhold.supervisor.service import control
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.backoff import Backoff
 from anchorhold.supervisor.service.service import Service
+from anchorhold.supervisor.session import Session
 from anchorhold.verify.check import verify
 
 LONG = "Tell a very long story about a harbour, with many people in it."
@@ -117,7 +118,13 @@ class Scene:
         except BaseException as error:
             self.error = error
 
-    def ask(self, request: Request | None = None, name: str = "taxes", *, receipt: bool = False) -> Sink:
+    def session(self, name: str = "taxes") -> Session:
+        assert self.service is not None
+        found = self.service.keepers[name].session
+        assert found is not None
+        return found
+
+    def ask(self, request: Asked | None = None, name: str = "taxes", *, receipt: bool = False) -> Sink:
         assert self.service is not None
         sink = Sink()
         self.service.submit(name, request or Request("Say hello.", max_tokens=8), sink, receipt=receipt)
@@ -444,6 +451,80 @@ def second_service(scene: Scene) -> None:
     except AnchorholdError as error:
         scene.seen["second"] = str(error)
     scene.seen["next"] = scene.answered()
+
+
+def as_program(scene: Scene) -> None:
+    """``anchorhold serve`` itself, with a service manager that listens."""
+    file = scene.policy()
+    scene.runtime.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(scene.place / "notify"))
+        manager.settimeout(60)
+        heard: list[str] = []
+
+        def hear(word: str) -> bool:
+            while not any(line.startswith(word) for line in heard):
+                heard.append(manager.recv(4096).decode())
+            return True
+
+        def anchorhold(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [sys.executable, "-m", "anchorhold", "--state-dir", scene.state, *arguments],
+                capture_output=True, text=True, timeout=30, check=False,
+            )  # fmt: skip
+
+        def serve() -> subprocess.Popen[str]:
+            heard.clear()
+            return subprocess.Popen(
+                [sys.executable, "-m", "anchorhold", "--state-dir", scene.state, "serve", "--policy", file,
+                 "--no-api"],
+                env={**os.environ, "NOTIFY_SOCKET": str(scene.place / "notify"), "WATCHDOG_USEC": "1000000"},
+                stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+
+        child = serve()
+        scene.seen["ready"] = hear("READY=1") and hear("WATCHDOG=1") and hear("STATUS=taxes: serving")
+        status = anchorhold("status")
+        scene.seen["status"] = status.stdout
+        as_json = json.loads(anchorhold("status", "--json").stdout)
+        scene.seen["states"] = [one["state"] for one in as_json["policies"]]
+        worker = as_json["policies"][0]["session"]["pid"]
+        scene.policy(more="[limits]\ntasks = 300\n")
+        child.send_signal(signal.SIGHUP)
+        hear("RELOADING=1")
+        scene.seen["reload"] = [anchorhold("reload").returncode, anchorhold("reload", "nobody").returncode]
+        scene.until(lambda: not alive(worker))
+        heard.clear()
+        hear("STATUS=taxes: serving")
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+        scene.seen["stopping"] = hear("STOPPING=1")
+        scene.seen["term"] = child.returncode
+        child = serve()
+        hear("READY=1")
+        child.send_signal(signal.SIGINT)
+        child.wait(30)
+        scene.seen["int"] = child.returncode
+        child = serve()
+        hear("READY=1")
+        scene.seen["kill"] = anchorhold("kill", "taxes").stdout
+        hear("STATUS=taxes: latched")
+        scene.seen["killed"] = anchorhold("status").stdout
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
+        child = serve()
+        scene.seen["latched"] = [child.wait(30), child.stderr.read() if child.stderr else ""]
+        scene.seen["rearm"] = anchorhold("rearm", "taxes").returncode
+        child = serve()
+        hear("READY=1")
+        child.kill()
+        child.wait(30)
+        left = anchorhold("status")
+        scene.seen["left"] = [left.returncode, left.stdout]
+        child = serve()
+        scene.seen["after kill -9"] = hear("READY=1")
+        child.send_signal(signal.SIGTERM)
+        child.wait(30)
 
 
 def main() -> None:

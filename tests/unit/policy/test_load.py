@@ -96,6 +96,8 @@ idle = "10m"
 [breach]
 on_denied_open = "deny"
 on_forbidden_syscall = "deny"
+command = ["/usr/bin/logger", "-t", "a b"]
+notify = []
 [audit]
 durability = "fsync"
 prompts = "none"
@@ -105,6 +107,8 @@ copy = ["journald", "syslog:udp://127.0.0.1:514"]
 layers = ["seccomp", "netns"]
 [api]
 listen = "unix:%t/anchorhold/taxes.sock"
+[control]
+group = "staff"
 """
     )
     assert found.as_dict() == {
@@ -127,7 +131,12 @@ listen = "unix:%t/anchorhold/taxes.sock"
             "wall_clock": 5400.0,
             "idle": 600.0,
         },
-        "breach": {"on_denied_open": "deny", "on_forbidden_syscall": "deny"},
+        "breach": {
+            "on_denied_open": "deny",
+            "on_forbidden_syscall": "deny",
+            "command": ["/usr/bin/logger", "-t", "a b"],
+            "notify": [],
+        },
         "audit": {
             "durability": "fsync",
             "prompts": "none",
@@ -136,6 +145,7 @@ listen = "unix:%t/anchorhold/taxes.sock"
         },
         "require": {"layers": ["seccomp", "netns"]},
         "api": {"listen": "unix:%t/anchorhold/taxes.sock"},
+        "control": {"group": "staff"},
     }
     assert found.source == str(files.folder / "p.toml") and "limits.cpu" in found.given
 
@@ -229,6 +239,11 @@ WRONG = [
     ("[require]\nlayers = ['secomp']", "require.layers", 6, "no layer", "seccomp"),
     ("[require]\nlayers = ['seccomp', 'seccomp']", "require.layers", 6, "twice", "once"),
     ("[require]\nlayers = 'seccomp'", "require.layers", 6, "no list", "seccomp"),
+    ("[breach]\ncommand = '/bin/true'", "breach.command", 6, "no list", "/usr/bin/logger"),
+    ("[breach]\ncommand = ['true']", "breach.command", 6, "no absolute path", "/usr/bin/logger"),
+    ("[breach]\nnotify = ['/bin/true', 3]", "breach.notify", 6, "3", "/usr/bin/logger"),
+    ("[control]\ngroup = 'no group'", "control.group", 6, "no name of a group", "staff"),
+    ("[control]\ngroup = 3", "control.group", 6, "3", "staff"),
     ("[api]\nlisten = '8765'", "api.listen", 6, "no IP address", "127.0.0.1:8765"),
     ("[api]\nlisten = 'localhost:80'", "api.listen", 6, "no IP address", "127.0.0.1:8765"),
     ("[api]\nlisten = '127.0.0.1:0'", "api.listen", 6, "port from 1", "127.0.0.1:8765"),

@@ -107,6 +107,7 @@ def test_every_key_is_shown(model: Path, tmp_path: Path) -> None:
         model=replace(found.model, sha256="a" * 64),
         limits=replace(found.limits, memory=None, idle=90.0, cpu=0.5, swap=None),
         api=replace(found.api, listen="127.0.0.1:1"),
+        control=replace(found.control, group="staff"),
     )
     text = effective(found)
     for section, kind in SECTIONS.items():

@@ -232,7 +232,9 @@ def ask(runtime: str | Path, command: str, name: str | None = None, *, seconds: 
         connection.settimeout(seconds)
         connection.connect(path_of(os.fspath(runtime)))
         try:
-            connection.sendall(frames.frame(request, MOST))
+            # Whoever may not speak is answered before it has spoken.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(frames.frame(request, MOST))
             data = receive(connection, MOST_ANSWER)
         except (TimeoutError, ProtocolError) as error:
             raise WorkerError(f"the service does not answer: {error}") from None
