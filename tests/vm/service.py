@@ -99,12 +99,27 @@ def main_pid(unit: str = "taxes") -> int:
     return int(shown(f"anchorhold@{unit}", "MainPID")["MainPID"])
 
 
+def running(unit: str = "taxes") -> int:
+    """The supervisor, which must be there: number 0 would be ourselves, for kill(2)."""
+    pid = main_pid(unit)
+    assert pid > 1, "it does not run"
+    return pid
+
+
 def serving(unit: str = "taxes") -> bool:
     return shown(f"anchorhold@{unit}", "ActiveState")["ActiveState"] == "active" and bool(workers(unit))
 
 
+def lives(pid: int) -> bool:
+    """Not so a zombie, which nobody has waited for yet: a stopped supervisor cannot."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def gone(pids: list[int]) -> bool:
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    return not any(map(lives, pids))
 
 
 def entries(state: Path = STATE, **fields: str) -> list[dict[str, Any]]:
@@ -256,7 +271,7 @@ def ask_unit(*words: str) -> None:
 def killed_by_the_switch() -> str:
     pids = workers()
     said = run("anchorhold-kill", "taxes")
-    assert gone(pids) and not workers() and "latched" in said, said
+    assert gone(pids) and not any(map(lives, workers())) and "latched" in said, said
     return said.splitlines()[0]
 
 
@@ -277,11 +292,12 @@ def goes_on_when_rearmed() -> None:
 
 
 def killed_with_its_supervisor_stopped() -> str:
-    os.kill(main_pid(), signal.SIGSTOP)
+    pid = running()
+    os.kill(pid, signal.SIGSTOP)
     try:
         said = killed_by_the_switch()
     finally:
-        os.kill(main_pid(), signal.SIGCONT)
+        os.kill(pid, signal.SIGCONT)
     until("it has ended", lambda: not workers())
     run("systemctl", "stop", "anchorhold@taxes")
     goes_on_when_rearmed()
@@ -289,7 +305,7 @@ def killed_with_its_supervisor_stopped() -> str:
 
 
 def supervisor_killed() -> str:
-    pids, pid = workers(), main_pid()
+    pids, pid = workers(), running()
     start = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     until("its worker is dead", lambda: gone(pids), DEAD)
@@ -307,7 +323,7 @@ def worker_killed() -> None:
 
 def hangs() -> str:
     """A supervisor that stands still is ended by the watchdog."""
-    pid = main_pid()
+    pid = running()
     os.kill(pid, signal.SIGSTOP)
     until("another supervisor", lambda: main_pid() not in (0, pid))
     until("it serves again", serving)
