@@ -30,7 +30,7 @@ def policy(
         name="test",
         model=ModelPolicy(str(model)),
         data=DataPolicy(read=tuple(map(str, read)), files=tuple(map(str, files)), **data),  # type: ignore[arg-type]  # passed through
-        breach=Breach(answer, answer),
+        breach=Breach(answer, answer, answer),
         limits=limits or Limits(),
         require=require,
     )

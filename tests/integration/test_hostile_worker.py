@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from anchorhold.audit.log import Log
-from anchorhold.errors import AnchorholdError, WorkerError
+from anchorhold.audit.query import entries
+from anchorhold.errors import AnchorholdError, BreachError
 from anchorhold.supervisor.session import Request, Session
 from tests.integration import cells
 
@@ -24,7 +25,7 @@ def done(number):
 
 def test_an_answer_to_a_request_that_was_not_made_kills(state_dir: Path, demo_model: Path) -> None:
     source = DONE + "def attempt():\n    done(2)\n"
-    with pytest.raises(WorkerError, match="request 2"):
+    with pytest.raises(BreachError, match="request 2"):
         cells.run(state_dir, cells.policy(demo_model), source)
 
 
@@ -48,8 +49,11 @@ def test_garbage_on_the_channel_kills(state_dir: Path, demo_model: Path) -> None
     source = (
         DONE + "def attempt():\n    os.write(6, b'\\0\\0\\0\\4{}{}')\n    import time\n    time.sleep(5)\n"
     )
-    with pytest.raises(WorkerError, match="protocol"):
+    with pytest.raises(BreachError, match="protocol") as caught:
         cells.run(state_dir, cells.policy(demo_model), source)
+    assert caught.value.exit_code == 3
+    (breach,) = [one for one in entries(state_dir) if one["kind"] == "breach"]
+    assert breach["call"] == "channel" and "protocol" in breach["reason"]
 
 
 def test_more_empty_files_than_descriptors_can_be_read_one_by_one(

@@ -47,15 +47,13 @@ class Broker:
         memory: Memory,
         recorder: Recorder,
         handlers: Handlers,
-        *,
-        kill_on_open: bool,
-        kill_on_syscall: bool,
+        kills: frozenset[str],
     ) -> None:
+        """kills: the keys of the policy's ``[breach]`` that say "kill"."""
         self.memory = memory
         self.recorder = recorder
         self.handlers = handlers
-        self.kill_on_open = kill_on_open
-        self.kill_on_syscall = kill_on_syscall
+        self.kills = kills
         self.listener = -1
         self.dispatch: dict[int, Handler] = {}
         self._buffer = seccomp.new_buffer()
@@ -114,15 +112,15 @@ class Broker:
         except Fault as fault:
             self._respond(asked.id, 0, fault.errno)
         except Refusal as refusal:
-            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, refusal, self.kill_on_open)
+            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, refusal)
         except OSError as error:
             # Out of descriptors or memory on our side, or an I/O error: refused, and it says so.
             failed = Refusal(errno.EACCES, f"the supervisor could not look: {error.strerror}", breach=False)
-            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, failed, self.kill_on_open)
+            self._refuse(asked, syscalls.name(asked.nr), self.handlers.asked_path, failed)
 
     def refuse(self, asked: seccomp.Notification, reason: str) -> None:
         """Refuse a question whatever it asks; no breach. Raises AuditError."""
-        self._refuse(asked, syscalls.name(asked.nr), b"", Refusal(errno.EPERM, reason, breach=False), False)
+        self._refuse(asked, syscalls.name(asked.nr), b"", Refusal(errno.EPERM, reason, breach=False))
 
     def _refuse_call(self, asked: seccomp.Notification) -> None:
         name = syscalls.name(asked.nr)
@@ -133,14 +131,15 @@ class Broker:
             except Fault:
                 part = b"?"
             path = path + b" " + part if path else part
-        refusal = Refusal(errno.EPERM, "this system call is not for the worker", breach=True)
-        self._refuse(asked, name, path, refusal, self.kill_on_syscall)
+        refusal = Refusal(
+            errno.EPERM, "this system call is not for the worker",
+            breach=True, answer="on_forbidden_syscall",
+        )  # fmt: skip
+        self._refuse(asked, name, path, refusal)
 
-    def _refuse(
-        self, asked: seccomp.Notification, call: str, path: bytes, refusal: Refusal, kill: bool
-    ) -> None:
+    def _refuse(self, asked: seccomp.Notification, call: str, path: bytes, refusal: Refusal) -> None:
         self.recorder.denial(call, path, refusal.reason)
-        if refusal.breach and kill:
+        if refusal.breach and refusal.answer in self.kills:
             raise Breach(call, path, refusal.reason)
         self._respond(asked.id, 0, refusal.errno)
 

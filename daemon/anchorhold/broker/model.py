@@ -68,7 +68,10 @@ class ModelFile:
     def open(self) -> int:
         """A descriptor to hand over. Raises Refusal if the file was written to since its digest was taken."""
         if identity(os.fstat(self.fd)) != identity(self.stat):
-            raise Refusal(errno.EACCES, "the model file changed after its digest was taken", breach=True)
+            raise Refusal(
+                errno.EACCES, "the model file changed after its digest was taken",
+                breach=True, answer="on_changed_model",
+            )  # fmt: skip
         return os.open(b"/proc/self/fd/%d" % self.fd, os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:

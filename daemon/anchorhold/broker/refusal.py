@@ -9,15 +9,18 @@ class Refusal(Exception):
     """The worker gets ``errno``; the log gets ``reason``.
 
     breach: the policy may answer it with a kill. A file that is within the policy but cannot be had
-    (unreadable, too large) is refused without being a breach.
+    (unreadable, too large) is refused without being a breach. answer: which key of ``[breach]`` decides.
     """
 
-    def __init__(self, code: int, reason: str, *, breach: bool, rule: str = "") -> None:
+    def __init__(
+        self, code: int, reason: str, *, breach: bool, rule: str = "", answer: str = "on_denied_open"
+    ) -> None:
         super().__init__(reason)
         self.errno = code
         self.reason = reason
         self.breach = breach
         self.rule = rule
+        self.answer = answer
 
 
 class Absent(Exception):

@@ -15,9 +15,10 @@ from anchorhold.cli.state import state_dir
 from anchorhold.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
-    from anchorhold.supervisor.service.service import Service
+    from anchorhold.supervisor.service.service import Door, Service
 
 READY_SECONDS = 600.0
 """A large model on a slow disk takes minutes."""
@@ -49,7 +50,7 @@ def serve(ctx: click.Context, policies: tuple[str, ...], no_api: bool) -> None:
     if len({policy.name for policy in found}) < len(found):
         raise UsageError("two of these policies have one name", hint="The kill switch goes by the name.")
     notes = Notes()
-    service = Service(found, state, say=notes.line, make_door=None)
+    service = Service(found, state, say=notes.line, make_door=None if no_api else doors())
     with Signals(service) as signals:
         try:
             service.start()
@@ -61,6 +62,26 @@ def serve(ctx: click.Context, policies: tuple[str, ...], no_api: bool) -> None:
             service.close()
     if signals.stopped == signal.SIGINT:
         raise Interrupted("interrupted")
+
+
+def doors() -> Callable[[Service], Door]:
+    """Makes the way in over HTTP, once more where a gateway ended."""
+    from anchorhold.supervisor.service import notify
+
+    given = notify.inherited()
+
+    def make(service: Service) -> Door:
+        from anchorhold.supervisor.service.front import Front
+
+        return Front(
+            [keeper.policy for keeper in service.keepers.values()],
+            service,
+            runtime=service.runtime,
+            state_dir=service.state_dir,
+            inherited=given,
+        )
+
+    return make
 
 
 class Signals:

@@ -6,7 +6,7 @@ be worse than one that is started anew without need.
 
 from __future__ import annotations
 
-from anchorhold.policy.schema import DataPolicy, Limits, Policy
+from anchorhold.policy.schema import BREACHES, DataPolicy, Limits, Policy
 
 SAME, WIDER, NARROWER, OTHER = "same", "wider", "narrower", "other"
 
@@ -50,9 +50,5 @@ def _takes_room(old: Limits, new: Limits) -> bool:
 
 
 def _is_stricter(old: Policy, new: Policy) -> bool:
-    before, after = old.breach, new.breach
-    return (
-        (before.on_denied_open == "deny" and after.on_denied_open == "kill")
-        or (before.on_forbidden_syscall == "deny" and after.on_forbidden_syscall == "kill")
-        or bool(set(new.require) - set(old.require))
-    )
+    stricter = any(getattr(old.breach, key) == "deny" != getattr(new.breach, key) for key in BREACHES)
+    return stricter or bool(set(new.require) - set(old.require))

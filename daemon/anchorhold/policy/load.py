@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from anchorhold.errors import PolicyError
-from anchorhold.policy import checks, find, places, values
+from anchorhold.policy import api, checks, find, places, values
 from anchorhold.policy.match import Matcher
 from anchorhold.policy.options import from_options
 from anchorhold.policy.schema import (
@@ -100,6 +100,7 @@ KEYS: dict[str, dict[str, Reader]] = {
     "breach": {
         "on_denied_open": values.one_of("kill", "deny"),
         "on_forbidden_syscall": values.one_of("kill", "deny"),
+        "on_changed_model": values.one_of("kill", "deny"),
         "command": values.program,
         "notify": values.program,
     },
@@ -110,8 +111,23 @@ KEYS: dict[str, dict[str, Reader]] = {
         "copy": values.copies,
     },
     "require": {"layers": values.layers},
-    "api": {"listen": values.listen},
-    "control": {"group": values.group},
+    "api": {
+        "listen": api.listen,
+        "group": api.group,
+        "token": values.boolean,
+        "hosts": api.hosts,
+        "origins": api.origins,
+        "tls_cert": api.file,
+        "tls_key": api.file,
+        "max_body": values.size(1024, off=False, most=16 * MIB),
+        "max_tokens": values.integer(1, 1 << 20, "of one answer"),
+        "concurrency": values.integer(1, 4096, "open connections"),
+        "queue": values.integer(0, 4096, "requests that may wait"),
+        "read_timeout": api.seconds,
+        "write_timeout": api.seconds,
+        "idle_timeout": api.seconds,
+    },
+    "control": {"group": api.group},
 }
 REQUIRED = ("version", "name", "model.path")
 
@@ -260,6 +276,9 @@ class _File:
         if threads + THREADS_BESIDE > tasks:
             text = f"{tasks} is too few for model.threads = {threads}"
             self.problem(("limits", "tasks"), text, f"{threads + THREADS_BESIDE} or more")
+
+        for name, bad in api.together(self.read["api"]):
+            self.bad(("api", name), bad)
 
     def _try(self, key: tuple[str | int, ...], look: Callable[[], None]) -> None:
         try:

@@ -10,9 +10,11 @@ from anchorhold.policy import places
 from anchorhold.policy.schema import DEFAULT_DENY, SECTIONS, VERSION, Policy
 from anchorhold.policy.values import shown
 
-SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap"})
-DURATIONS = frozenset({"limits.wall_clock", "limits.idle"})
-UNSET = frozenset({"model.sha256", "api.listen", "control.group"})
+SIZES = frozenset({"data.max_file", "limits.memory", "limits.swap", "api.max_body"})
+DURATIONS = frozenset(
+    {"limits.wall_clock", "limits.idle", "api.read_timeout", "api.write_timeout", "api.idle_timeout"}
+)
+UNSET = frozenset({"model.sha256", "api.group", "api.tls_cert", "api.tls_key", "control.group"})
 
 WIDTH = 100
 
@@ -160,6 +162,7 @@ idle = "off"            # or "10m": for the service, when nobody asks
 [breach]
 on_denied_open = "kill"         # "deny": it only gets an error; both are in the log
 on_forbidden_syscall = "kill"
+on_changed_model = "kill"       # the model's file was written to after its digest was taken
 command = []            # ["/usr/local/bin/alarm"]: run by the service after a breach, the facts on its input
 notify = []             # the same after whatever else a person should know: a limit, a kill, a crash
 
@@ -172,6 +175,11 @@ copy = []               # live copies of entries: "journald", "syslog", "syslog:
 [require]
 # Without these layers nothing starts (exit code 6).
 layers = ["seccomp", "landlock"]
+
+[api]
+# For the service: programs that speak OpenAI's API. docs/api.md has the other keys.
+listen = "unix:%t/anchorhold/%n.sock"   # or "127.0.0.1:8765", which asks for a token; or "off"
+max_tokens = 4096                       # the longest answer that a program may ask for
 
 [control]
 # group = "staff"       # may use the service's control socket too: status, kill, rearm, reload

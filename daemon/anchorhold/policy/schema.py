@@ -84,8 +84,14 @@ class Breach:
 
     on_denied_open: str = "kill"
     on_forbidden_syscall: str = "kill"
+    on_changed_model: str = "kill"
     command: tuple[str, ...] = ()
     notify: tuple[str, ...] = ()
+
+
+BREACHES = ("on_denied_open", "on_forbidden_syscall", "on_changed_model")
+"""Keys whose answer a policy may choose. What leaves no choice always kills: a limit, a message that is none,
+a log that cannot be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +110,28 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """``HOST:PORT``, ``unix:PATH``, or None: no API."""
+    """``listen``: ``HOST:PORT``, ``unix:PATH`` (``%t`` the runtime directory, as in systemd, ``%n`` the
+    policy's name), or None: no API.
 
-    listen: str | None = None
+    ``group``: who may use a Unix socket besides its owner and root. ``token``: whether a Unix socket asks for
+    one; TCP always does. ``hosts``, ``origins``: names and web pages that a TCP listener answers to.
+    ``concurrency``: open connections. ``queue``: requests of this policy that may wait.
+    """
+
+    listen: str | None = "unix:%t/anchorhold/%n.sock"
+    group: str | None = None
+    token: bool = False
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    max_body: int = 4 * MIB
+    max_tokens: int = 4096
+    concurrency: int = 256
+    queue: int = 64
+    read_timeout: float = 30.0
+    write_timeout: float = 30.0
+    idle_timeout: float = 75.0
 
 
 @dataclass(frozen=True, slots=True)

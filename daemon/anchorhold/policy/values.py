@@ -104,9 +104,10 @@ def one_of(*choices: str) -> Parser:
     return parser
 
 
-def size(low: int, *, off: bool) -> Parser:
-    """Bytes from ``low`` to `MOST`. off: ``"off"`` is allowed and gives None."""
+def size(low: int, *, off: bool, most: int = MOST) -> Parser:
+    """Bytes from ``low`` to ``most``. off: ``"off"`` is allowed and gives None."""
     allowed = SIZE_WORDS + (f", from {low} bytes on" if low else "") + (', or "off"' if off else "")
+    allowed += f", at most {most} bytes" if most < MOST else ""
 
     def parser(value: object) -> int | None:
         if off and value == "off":
@@ -118,7 +119,7 @@ def size(low: int, *, off: bool) -> Parser:
             number = int(match[1]) * _UNITS[match[2] or "B"]
         else:
             raise Bad(f"{shown(value)} is no size", allowed)
-        if not low <= number <= MOST:
+        if not low <= number <= most:
             raise Bad(f"{shown(value)} is out of range", allowed)
         return number
 
@@ -184,7 +185,6 @@ def layers(value: object) -> tuple[str, ...]:
     return strings(value, allowed, one)
 
 
-_GROUP = re.compile(r"[a-z_][a-z0-9_-]{0,31}\$?", re.ASCII)
 _WITNESS = re.compile(r"(folder|git|command):(/|~/).+", re.DOTALL)
 _COPY = re.compile(r"(journald|syslog)(:unix:///.+)?|syslog:udp://\S+:[0-9]{1,5}")
 
@@ -228,38 +228,4 @@ def program(value: object) -> tuple[str, ...]:
     found = tuple(text(item, allowed) for item in value)
     if found and not (found[0].startswith("/") and all("\0" not in item for item in found)):
         raise Bad(f"{shown(found[0])} is no absolute path of a program", allowed)
-    return found
-
-
-def group(value: object) -> str:
-    """The name of a group of users; whether there is one is seen when the daemon starts."""
-    allowed = 'the name of a group, as "staff"'
-    found = text(value, allowed)
-    if not _GROUP.fullmatch(found):
-        raise Bad(f"{shown(value)} is no name of a group", allowed)
-    return found
-
-
-def listen(value: object) -> str:
-    """An IP address and a port, or a Unix socket; ``%t`` is the runtime directory, as in systemd."""
-    import ipaddress
-
-    allowed = '"127.0.0.1:8765", "[::1]:8765", "unix:/path" or "unix:%t/path"'
-    found = text(value, allowed)
-    if found.startswith("unix:"):
-        path = found[5:]
-        rest = path[2:] if path.startswith("%t/") else path
-        clean = all(part not in ("", ".", "..") for part in rest[1:].split("/"))
-        if not rest.startswith("/") or not clean or "%" in rest or len(path.encode()) > 107:
-            raise Bad(f"{shown(value)} names no socket", allowed)
-        return found
-    host, colon, port = found.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
-    except ValueError:
-        raise Bad(f"{shown(value)} has no IP address", allowed) from None
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    if (address.version == 6) != bracketed or not 1 <= number <= 65535:
-        raise Bad(f"{shown(value)} is no address with a port from 1 to 65535", allowed)
     return found

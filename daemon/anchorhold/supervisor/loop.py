@@ -69,8 +69,7 @@ class Loop(threading.Thread):
         on_seal: Callable[[dict[str, str], dict[str, str]], None],
         on_message: Callable[[messages.Message], None],
         switched: Switched,
-        kill_on_open: bool,
-        kill_on_syscall: bool,
+        kills: frozenset[str],
         on_end: Callable[[], None] | None = None,
     ) -> None:
         """on_cell: called with the layers that hold and those missing; raises to refuse the start.
@@ -87,7 +86,7 @@ class Loop(threading.Thread):
         self.on_message = on_message
         self.on_end = on_end
         self.switched = switched
-        self.kill_on_open, self.kill_on_syscall = kill_on_open, kill_on_syscall
+        self.kills = kills
         self.child_fd = -1
         self.child_pid = -1
         self.versions: dict[str, str] = {}
@@ -155,7 +154,7 @@ class Loop(threading.Thread):
         except Exceeded as exceeded:
             self._end_with(self._exceeded(exceeded))
         except ProtocolError as error:
-            self._end_with(WorkerError(f"the worker broke the protocol: {error}"))
+            self._end_with(self._bad_message(error))
         except AnchorholdError as error:
             self._end_with(error)
         except BaseException as error:  # a defect of ours: the worker dies, and it is said
@@ -185,6 +184,18 @@ class Loop(threading.Thread):
             )
         return BreachError(
             f"the worker asked for {what} ({breach.call}: {breach.reason}) and was killed",
+            hint="The log has the details. No answer of this worker should be trusted.",
+        )
+
+    def _bad_message(self, error: ProtocolError) -> AnchorholdError:
+        """It said what is not of the protocol. There is no answer to that but the end."""
+        self.kill(None)
+        if self.stage != "serving":
+            return WorkerError(f"the worker broke the protocol: {error}")
+        with contextlib.suppress(AnchorholdError):
+            self.recorder.event("breach", call="channel", reason=f"no message of the protocol: {error}")
+        return BreachError(
+            f"the worker broke the protocol: {error}; it was killed",
             hint="The log has the details. No answer of this worker should be trusted.",
         )
 
@@ -352,8 +363,7 @@ class Loop(threading.Thread):
                 self._memory,
                 self.recorder,
                 self._handlers,
-                kill_on_open=self.kill_on_open,
-                kill_on_syscall=self.kill_on_syscall,
+                kills=self.kills,
             )
         except BaseException:
             os.close(listener)

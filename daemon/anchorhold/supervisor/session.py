@@ -39,7 +39,7 @@ from anchorhold.errors import (
     LimitError,
     WorkerError,
 )
-from anchorhold.policy.schema import Policy
+from anchorhold.policy.schema import BREACHES, Policy
 from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
 from anchorhold.supervisor.loop import Loop
@@ -264,8 +264,7 @@ class Session:
             on_seal=self._on_seal,
             on_message=self._on_message,
             switched=self._switched,
-            kill_on_open=policy.breach.on_denied_open == "kill",
-            kill_on_syscall=policy.breach.on_forbidden_syscall == "kill",
+            kills=frozenset(key for key in BREACHES if getattr(policy.breach, key) == "kill"),
             on_end=self._on_end,
         )
         if self._killed is not None:  # before it runs, or it would find a dead worker without a reason
@@ -519,7 +518,10 @@ class Session:
             )
         elif kind == "failed":
             if message["id"] is not None:
-                self._request_end("failed: " + message["code"], 0, 0, [])
+                sent = message["detail"].get("needed", 0)
+                self._request_end(
+                    "failed: " + message["code"], 0, 0, [], sent=sent if type(sent) is int else 0
+                )
             details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
             hint = f"The model is {self.policy.model.path!a}." if message["code"] == "bad_model" else ""
             loop.events.put(WorkerError(message["message"], hint=hint, detail=details, code=message["code"]))
@@ -527,7 +529,10 @@ class Session:
             self.context, self.embeddings = message["context"], message["embeddings"]
             loop.events.put(events.Phase("loaded"))
 
-    def _request_end(self, reason: str, prompt: int, output: int, files: list[str]) -> None:
+    def _request_end(
+        self, reason: str, prompt: int, output: int, files: list[str], *, sent: int | None = None
+    ) -> None:
+        """prompt: tokens that the model has seen; sent: those of the whole request, where they differ."""
         if self._answered == self._next_request:
             raise ProtocolError("it ended a request that has ended, or that nobody made")
         self._answered = self._next_request
@@ -535,6 +540,7 @@ class Session:
             "request.end",
             reason=reason,
             prompt_tokens=prompt,
+            sent_tokens=prompt if sent is None else sent,
             output_tokens=output,
             output={"salt": self._output_salt.hex(), "sha256": self._output.hexdigest()},
             files=files,

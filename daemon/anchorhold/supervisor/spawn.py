@@ -25,8 +25,8 @@ LAUNCHER = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__
 NOBODY = 65534
 MESSAGE_MAX = 1 << 16
 ENVIRONMENT = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Nothing but this: large buffers lie in huge pages, so that the kernel takes a killed worker apart in a tenth
-of the time (136 MB: 2 ms for 24 ms). glibc from 2.35 on; another libc does not look at it."""
+"""Nothing but this: large buffers lie in huge pages, so that the kernel takes a killed worker apart in a
+tenth of the time (136 MB: 2 ms for 24 ms). glibc from 2.35 on; another libc does not look at it."""
 
 RIGHTS = {"child": 1, "cell": 2, "ready": 0, "sealed": 2, "failed": 0}
 """Kind of message → how many descriptors come with it."""

@@ -2,10 +2,12 @@
 
 Named files are given whole or the request fails with the count of tokens of each. Of folders everything is
 given if it fits, else the best passages. What was computed of a prompt is used again only by the next request
-of the same conversation: one that begins with exactly the turns of the last.
+of the same owner and the same conversation: one that begins with exactly the turns of the last, and goes on.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from anchorhold.channel.messages import Message
 from anchorhold.worker import prompt, select
@@ -14,7 +16,12 @@ from anchorhold.worker.engine import Engine, clock
 from anchorhold.worker.failure import Cancelled, Failure
 from anchorhold.worker.material import Document, Material, gather
 from anchorhold.worker.outbox import Outbox
+from anchorhold.worker.output import Output, Plain
+from anchorhold.worker.sampling import Sampler
+from anchorhold.worker.task import TASKS, Task
 from anchorhold.worker.template import ChatTemplate, Turn
+from anchorhold.worker.tools import Calls
+from anchorhold.worker.watch import Watch
 
 _MOST_NAMED = 500  # files whose tokens are named in an error
 _MOST_COUNTED = 4 << 20  # characters of one text whose tokens are counted; beyond, they are extrapolated
@@ -44,35 +51,47 @@ class Answerer:
         self._readers = readers
         self._outbox = outbox
         self._template = ChatTemplate(engine.template(), engine.bos(), engine.eos())
+        self._watch = Watch(self._late)
+        self._serving = 0
         self._turns: list[Turn] | None = None  # of the last request, with its question
+        self._key: tuple[Any, ...] = ()
         self._mark = ""
         self._order: dict[str, int] = {}  # of the documents in this conversation's prompt
 
     def serve(self, request: Message) -> None:
-        """Answer one ``ask``. Raises OSError when nobody listens any more."""
-        number, work = request["id"], _Work()
+        """Answer one request. Raises OSError when nobody listens any more."""
+        work = _Work()
+        self._serving = request["id"]
         reason, output_tokens = "cancelled", 0
         try:
-            self._read(request, work)
-            work.first = clock()
-            reason, output_tokens = self._engine.generate(
-                request["max_tokens"],
-                request["temperature"],
-                request["seed"],
-                lambda text: self._outbox.send("token", id=number, text=text),
-            )
+            if request["type"] == "embed":
+                self._embed(request, work)
+                reason = "stop"
+            else:
+                task = TASKS[request["type"]](request)
+                sampler = self._sampler(task)
+                try:
+                    self._read(task, work)
+                    work.first = clock()
+                    reason, output_tokens = self._answer(task, sampler)
+                finally:
+                    sampler.close()
         except Cancelled:
             pass
         except Failure as failure:
             self._outbox.send(
-                "failed", id=number, code=failure.code, message=failure.message, detail=failure.detail
+                "failed",
+                id=request["id"],
+                code=failure.code,
+                message=failure.message,
+                detail=failure.detail,
             )
             return
         now = clock()
         first = now if work.first is None else work.first
         self._outbox.send(
             "done",
-            id=number,
+            id=request["id"],
             reason=reason,
             prompt_tokens=work.prompt_tokens,
             output_tokens=output_tokens,
@@ -81,108 +100,185 @@ class Answerer:
             files=work.files,
         )
 
-    def _read(self, request: Message, work: _Work) -> None:
+    def _sampler(self, task: Task) -> Sampler:
+        grammar = task.wanted.grammar if task.wanted is not None else None
+        return self._engine.sampler(task.settings, grammar, self._watch)
+
+    def _late(self) -> None:
+        """The engine does not come back from a grammar: said by another thread, before the worker ends."""
+        self._outbox.send(
+            "failed",
+            id=self._serving,
+            code="bad_request",
+            message="the schema, or the tools, take the engine too long to follow",
+            detail={},
+        )
+
+    def _answer(self, task: Task, sampler: Sampler) -> tuple[str, int]:
+        """Generate. Returns the reason and the number of tokens."""
+        engine, number = self._engine, task.number
+        calls = Calls(self._outbox, number, task.wanted.names) if task.wanted and task.wanted.names else None
+        output = Output(self._outbox, number, task.stops, calls or Plain(self._outbox, number))
+        told = task.settings.logprobs is not None
+
+        def take(token: int, data: bytes) -> bool:
+            return output.feed(data, self._chosen(sampler, data) if told else None)
+
+        reason, tokens = engine.generate(task.settings.most, sampler, take, special=calls is not None)
+        output.finish()
+        if reason == "stop" and calls is not None and calls.called:
+            reason = "tool_calls"
+        return reason, tokens
+
+    def _chosen(self, sampler: Sampler, data: bytes) -> dict[str, Any]:
+        return {
+            "text": data.decode("utf-8", "replace"),
+            "logprob": sampler.logprob,
+            "top": [
+                [self._engine.piece(token, special=True).decode("utf-8", "replace"), logprob]
+                for token, logprob in sampler.top
+            ],
+            "data": list(data),
+        }
+
+    def _embed(self, request: Message, work: _Work) -> None:
+        """One vector for each input. Raises Cancelled, Failure."""
+        context = self._engine.context
+        texts: list[list[int]] = []
+        for text in request["inputs"]:
+            tokens, needed = self._engine.tokens_of([(text, False)], context)
+            if needed > context:
+                raise Failure(
+                    "context_exceeded",
+                    f"an input needs {needed} tokens; the context has {context}",
+                    {"context": context, "room": context, "needed": needed},
+                )
+            if not tokens:
+                raise Failure("bad_request", "an input is empty")
+            texts.append(tokens)
+            work.prompt_tokens += len(tokens)
+        if not texts:
+            raise Failure("bad_request", "there is no input")
+        for index, tokens in enumerate(texts):
+            self._outbox.send("embedding", id=request["id"], index=index, values=self._engine.embed(tokens))
+
+    def _read(self, task: Task, work: _Work) -> None:
         """All up to the first token. Raises Cancelled, Failure."""
-        material = gather(request, self._readers, self._engine.stop, self._outbox)
-        asked = bool(request["files"] or request["roots"])
+        if task.text is not None:
+            self._forget()
+            self._compute(task, work, *self._engine.tokens_of([(task.text, True)], self._room(task)))
+            return
+        material = gather(
+            task.files, task.roots, task.material, self._readers, self._engine.stop, self._outbox
+        )
+        asked = bool(task.files or task.roots)
         if asked and not material.documents:
             raise Failure("no_documents", _none_left(material), {"skipped": material.skipped})
-        mark = self._begin(request, material)
-        if material.documents:
-            tokens, parts = self._fit(request, material, mark)
-            self._report(material, parts, work)
-        else:
-            tokens = self._tokens(request, [], mark)
-            room = self._room(request)
-            if len(tokens) > room:
-                raise self._exceeded(len(tokens), room, [])
+        mark = self._begin(task, material)
+        if not material.documents:
+            self._compute(task, work, *self._tokens(task, [], mark))
+            return
+        tokens, parts = self._fit(task, material, mark)
+        self._report(material, parts, work)
+        self._compute(task, work, tokens, len(tokens))
+
+    def _compute(self, task: Task, work: _Work, tokens: list[int], needed: int) -> None:
+        room = self._room(task)
+        if needed > room:
+            raise self._exceeded(needed, room, [])
+        if not tokens:
+            raise Failure("bad_request", "the prompt is empty")
         work.prompt_tokens = len(tokens)
         self._engine.read(tokens, lambda done, total: self._outbox.progress("prompt", done, total))
 
-    def _begin(self, request: Message, material: Material) -> str:
+    def _forget(self) -> None:
+        """Nothing that was computed may be used for what comes now."""
+        self._engine.forget()
+        self._order.clear()
+        self._turns, self._key = None, ()
+
+    def _begin(self, task: Task, material: Material) -> str:
         """The mark for this request. Forgets what was computed, unless the conversation goes on."""
-        last, history = self._turns, request["history"]
-        self._turns = [*history, {"role": "user", "content": request["question"]}]
-        same = last is not None and history[: len(last)] == last
-        texts = [item.text for item in material.documents]
-        texts += [turn["content"] for turn in self._turns] + [item.name for item in material.documents]
+        last = self._turns
+        same = (
+            last is not None
+            and task.key == self._key
+            and len(task.turns) > len(last)
+            and task.turns[: len(last)] == last
+        )
         if not same:
-            self._engine.forget()
-            self._order.clear()
+            self._forget()
+        self._turns, self._key = task.turns, task.key
+        texts = [item.text for item in material.documents]
+        texts += [turn["content"] for turn in task.turns] + [item.name for item in material.documents]
         if not same or any(self._mark in text for text in texts):
-            repeatable = request["seed"] is not None or request["temperature"] <= 0
+            repeatable = task.settings.seed is not None or task.settings.temperature <= 0
             names = "\0".join(f"{item.name} {len(item.text)}" for item in material.documents)
+            asked = task.turns[-1]["content"] if task.turns else ""
             self._mark = prompt.new_mark(
-                [*texts, request["system"] or ""], f"{request['question']}\0{names}" if repeatable else None
+                [*texts, task.system or ""], f"{asked}\0{names}" if repeatable else None
             )
         return self._mark
 
     # ---- the prompt ---------------------------------------------------------------------------
 
-    def _room(self, request: Message) -> int:
+    def _room(self, task: Task) -> int:
         """Tokens that a prompt may have."""
         context = self._engine.context
-        kept: int = min(request["max_tokens"], context // _QUARTER)
+        kept: int = min(task.settings.most, context // _QUARTER)
         return context - kept
 
     def _tokens(
-        self, request: Message, parts: list[select.Part], mark: str, *, quoted: bool = False
-    ) -> list[int]:
-        turns: list[Turn] = [*request["history"], {"role": "user", "content": request["question"]}]
-        system: str | None = request["system"]
+        self, task: Task, parts: list[select.Part], mark: str, *, quoted: bool = False
+    ) -> tuple[list[int], int]:
+        """The prompt and its length; see ``Engine.tokens_of``."""
+        turns = list(task.turns)
+        system = task.system
         if parts or quoted:
             # In the user's first turn, so that a conversation about the same documents only grows at its end.
             system = prompt.instructions(system, mark)
-            first = next(number for number, turn in enumerate(turns) if turn["role"] == "user")
+            first = task.question()
             blocks = "".join(part.block(mark) for part in parts)
             turns[first] = {"role": "user", "content": prompt.with_documents(blocks, turns[first]["content"])}
         if system:
             turns.insert(0, {"role": "system", "content": system})
-        return self._engine.tokens_of(self._template.render(turns))
+        return self._engine.tokens_of(self._template.render(turns, task.wanted), self._engine.context)
 
-    def _fit(self, request: Message, material: Material, mark: str) -> tuple[list[int], list[select.Part]]:
+    def _fit(self, task: Task, material: Material, mark: str) -> tuple[list[int], list[select.Part]]:
         """The prompt and what it holds. Raises Failure context_exceeded."""
-        room = self._room(request)
+        room = self._room(task)
         documents = material.documents
         if material.whole or select.may_fit(documents, room):
-            parts = [
-                select.whole(document, mark, self._count) for document in self._ordered(request, material)
-            ]
+            parts = [select.whole(document, mark, self._count) for document in self._ordered(task, material)]
             if sum(part.tokens for part in parts) < room:
-                tokens = self._tokens(request, parts, mark)
-                if len(tokens) <= room:
+                tokens, needed = self._tokens(task, parts, mark)
+                if needed <= room:
                     return tokens, parts
             if material.whole:
-                base = len(self._tokens(request, [], mark, quoted=True))
+                base = self._tokens(task, [], mark, quoted=True)[1]
                 raise self._exceeded(base + sum(part.tokens for part in parts), room, parts)
         given = [select.whole(item, mark, self._count) for item in documents if item.path is None]
-        base = len(self._tokens(request, given, mark, quoted=True))
+        base = self._tokens(task, given, mark, quoted=True)[1]
         if base > room:
             raise self._exceeded(base, room, given)
         chosen = select.Chosen([item for item in documents if item.path is not None], mark, self._count)
-        chosen.choose(self._words(request), room - base)
+        chosen.choose(task.words(), room - base)
         while True:
             parts = given + chosen.parts()
-            tokens = self._tokens(request, parts, mark, quoted=True)
-            if len(tokens) <= room or not chosen.drop():
+            tokens, needed = self._tokens(task, parts, mark, quoted=True)
+            if needed <= room or not chosen.drop():
                 return tokens, parts
 
-    def _ordered(self, request: Message, material: Material) -> list[Document]:
+    def _ordered(self, task: Task, material: Material) -> list[Document]:
         """Named files as they were named. What folders hold, the best last; in the same order for as long as
         the conversation goes on, so that what was computed of it can be used again."""
         documents = material.documents
         if material.whole or len(documents) < 2:
             return documents
         if not self._order:
-            ordered = select.by_worth(documents, self._words(request))
+            ordered = select.by_worth(documents, task.words())
             self._order = {item.path or "": number for number, item in enumerate(ordered)}
         return sorted(documents, key=lambda item: self._order.get(item.path or "", -1))
-
-    @staticmethod
-    def _words(request: Message) -> str:
-        """What the passages are ranked by: the question, and the one before it, which it may refer to."""
-        before = [turn["content"] for turn in request["history"] if turn["role"] == "user"]
-        return " ".join([request["question"], *before[-1:]])
 
     def _count(self, text: str) -> int:
         """Tokens of a text, exactly; for a very long one from its first part. Raises Cancelled."""

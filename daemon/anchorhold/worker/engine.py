@@ -7,23 +7,23 @@ the caller says that it belongs to the same conversation.
 
 from __future__ import annotations
 
-import codecs
 import ctypes
+import math
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from anchorhold.worker import bindings
 from anchorhold.worker.failure import Cancelled, Failure
+from anchorhold.worker.sampling import Sampler, Settings
+from anchorhold.worker.watch import Watch
 
 BATCH = 512  # tokens of the prompt handed over at once; progress is told after each
 _ABORTED = 2  # llama_decode(): "aborted" (llama.h)
 _NO_ROOM = 1  # llama_decode(): "could not find a KV slot"
-_TOP_K = 40
-_TOP_P = 0.95
-_MIN_P = 0.05
+_PIECE = 1 << 16  # characters tokenized in one go: some 20 ms, between two looks at the flag
+_ROOM = 256  # bytes of a token's text, nearly always
 _NO_TOKEN = -1  # LLAMA_TOKEN_NULL
 _MAGIC = b"GGUF"
 
@@ -46,6 +46,7 @@ class Engine:
         self._model: Any = None
         self._ctx: Any = None
         self._vocab: Any = None
+        self._vectors: Any = None  # a second context, made when it is first asked for
         self._held: list[int] = []  # the tokens that the engine has computed and still holds
 
     # ---- loading ------------------------------------------------------------------------------
@@ -78,6 +79,13 @@ class Engine:
 
     def _make_context(self, path: str, wanted: int, size: int) -> None:
         c = self.c
+        self._ctx = c.llama_init_from_model(self._model, self._params(wanted))
+        if not self._ctx:
+            raise _bad_model(path, f"there is no room for a context of {wanted} tokens", size)
+        self.context = min(wanted, c.llama_n_ctx(self._ctx))
+
+    def _params(self, wanted: int) -> Any:
+        c = self.c
         params = c.llama_context_default_params()
         params.n_ctx = wanted
         params.n_batch = min(BATCH, wanted)
@@ -86,18 +94,68 @@ class Engine:
         params.no_perf = True
         params.abort_callback = self._callback
         params.abort_callback_data = self.stop.address
-        self._ctx = c.llama_init_from_model(self._model, params)
-        if not self._ctx:
-            raise _bad_model(path, f"there is no room for a context of {wanted} tokens", size)
-        self.context = min(wanted, c.llama_n_ctx(self._ctx))
+        return params
+
+    @property
+    def embeds(self) -> bool:
+        """Whether ``embed`` can work: one stack of layers, whose last the engine can pool."""
+        return not self.c.llama_model_has_encoder(self._model)
+
+    def embed(self, tokens: list[int]) -> list[float]:
+        """One vector of length 1 for a text of at most ``context`` tokens, pooled as the model says, else as
+        the mean. It is computed in a context of its own, and nothing of it is kept. Raises Cancelled,
+        Failure."""
+        c = self.c
+        context = self._vectors = self._vectors or self._embedding_context()
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        memory = c.llama_get_memory(context)
+        if memory:
+            c.llama_memory_clear(memory, True)
+        if self.stop:
+            raise Cancelled
+        status = c.llama_decode(context, c.llama_batch_get_one(array, len(tokens)))
+        if status == _ABORTED or self.stop:
+            raise Cancelled
+        found = c.llama_get_embeddings_seq(context, 0) if status == 0 else None
+        if not found:
+            raise Failure("engine", f"the engine failed to compute a vector: status {status}")
+        size = c.llama_model_n_embd_out(self._model)
+        values: list[float] = found[:size]
+        if memory:
+            c.llama_memory_clear(memory, True)
+        length = math.sqrt(math.fsum(value * value for value in values))
+        if not length > 0 or not math.isfinite(length):  # also where it is no number
+            raise Failure("engine", "the engine computed no vector")
+        return [value / length for value in values]
+
+    def _embedding_context(self) -> Any:
+        c = self.c
+        if not self.embeds:
+            raise Failure("not_supported", "this model makes no embeddings")
+        params = self._params(self.context)
+        params.n_batch = params.n_ubatch = self.context  # a text is pooled in one go
+        params.embeddings = True
+        context = c.llama_init_from_model(self._model, params)
+        kind = c.llama_pooling_type(context) if context else 0
+        if context and kind == c.LLAMA_POOLING_TYPE_NONE:
+            c.llama_free(context)
+            params.pooling_type = c.LLAMA_POOLING_TYPE_MEAN
+            context = c.llama_init_from_model(self._model, params)
+        elif kind == c.LLAMA_POOLING_TYPE_RANK:
+            c.llama_free(context)
+            raise Failure("not_supported", "this model ranks texts; it makes no embeddings")
+        if not context:
+            raise Failure("not_supported", "there is no room to make embeddings with this model")
+        return context
 
     def close(self) -> None:
         """Free all. The engine cannot be used afterwards."""
-        if self._ctx:
-            self.c.llama_free(self._ctx)
+        for context in (self._ctx, self._vectors):
+            if context:
+                self.c.llama_free(context)
         if self._model:
             self.c.llama_model_free(self._model)
-        self._ctx = self._model = None
+        self._ctx = self._vectors = self._model = None
 
     # ---- words and tokens ---------------------------------------------------------------------
 
@@ -131,15 +189,37 @@ class Engine:
             found = self.c.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
         return tokens[:found]
 
-    def tokens_of(self, segments: Iterable[Segment]) -> list[int]:
-        """A whole prompt. Begins with the token for that where the model wants it and the text has none."""
+    def tokens_of(self, segments: Iterable[Segment], most: int) -> tuple[list[int], int]:
+        """A whole prompt, and how many tokens it has. Begins with the token for that where the model wants it
+        and the text has none.
+
+        Of a prompt that has more than ``most`` tokens not all are computed, and their number is estimated. A
+        long text is cut at spaces, which seldom changes how it is written in tokens. Raises Cancelled.
+        """
+        pieces = [(piece, special) for text, special in segments for piece in _pieces(text)]
         tokens: list[int] = []
-        for text, special in segments:
+        done = 0
+        for text, special in pieces:
+            if len(tokens) > most:
+                return tokens, len(tokens) * sum(len(text) for text, _special in pieces) // done
+            if self.stop:
+                raise Cancelled
             tokens += self.tokenize(text, special=special)
+            done += len(text)
         bos = self.c.llama_vocab_bos(self._vocab)
         if self.c.llama_vocab_get_add_bos(self._vocab) and bos != _NO_TOKEN and tokens[:1] != [bos]:
             tokens.insert(0, bos)
-        return tokens
+        return tokens, len(tokens)
+
+    def piece(self, token: int, *, special: bool) -> bytes:
+        """A token's text, which may end within a character. special: also that of a control token."""
+        room = _ROOM
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            length = self.c.llama_token_to_piece(self._vocab, token, buffer, room, 0, special)
+            if length >= 0:
+                return buffer.raw[:length]
+            room = -length
 
     # ---- generating ---------------------------------------------------------------------------
 
@@ -179,65 +259,59 @@ class Engine:
         why = "there is no room left in its context" if status == _NO_ROOM else f"status {status}"
         raise Failure("engine", f"the engine failed to compute: {why}")
 
+    def sampler(self, settings: Settings, grammar: str | None, watch: Watch | None) -> Sampler:
+        """For one answer; close it. Raises Failure bad_request for a grammar that cannot be followed."""
+        return Sampler(self.c, self._ctx, self._vocab, settings, grammar, watch)
+
     def generate(
-        self, most: int, temperature: float, seed: int | None, say: Callable[[str], None]
+        self, most: int, sampler: Sampler, take: Callable[[int, bytes], bool], *, special: bool = False
     ) -> tuple[str, int]:
-        """Continue after ``read``: at most so many tokens, each text to ``say`` as it is known.
+        """Continue after ``read``: at most so many tokens, each with its bytes to ``take``, which says
+        whether the answer ends there. special: also the text of control tokens.
 
         Returns the reason ("stop", "length" or "cancelled") and the number of tokens.
         """
-        c = self.c
+        c, vocab, stop = self.c, self._vocab, self.stop
         most = min(most, self.context - len(self._held))
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        sampler = self._sampler(temperature, seed)
-        piece = ctypes.create_string_buffer(256)
+        piece = ctypes.create_string_buffer(_ROOM)
         reason, number = "length", 0
         try:
             while number < most:
-                if self.stop:
+                if stop:
                     reason = "cancelled"
                     break
-                token = c.llama_sampler_sample(sampler, self._ctx, -1)
-                if c.llama_vocab_is_eog(self._vocab, token):
+                token = sampler.draw()
+                if c.llama_vocab_is_eog(vocab, token):
                     reason = "stop"
                     break
                 number += 1
-                length = c.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
-                if length < 0:  # it needs so much room
-                    piece = ctypes.create_string_buffer(-length)
-                    length = c.llama_token_to_piece(self._vocab, token, piece, len(piece), 0, False)
-                text = decoder.decode(piece.raw[:length] if length > 0 else b"")
-                if text:
-                    say(text)
+                length = c.llama_token_to_piece(vocab, token, piece, _ROOM, 0, special)
+                data = piece.raw[:length] if length >= 0 else self.piece(token, special=special)
+                if take(token, data):
+                    reason = "stop"
+                    break
                 if number < most:
                     self._compute([token])
         except Cancelled:
             reason = "cancelled"
-        finally:
-            c.llama_sampler_free(sampler)
-        rest = decoder.decode(b"", True)
-        if rest:
-            say(rest)
         return reason, number
-
-    def _sampler(self, temperature: float, seed: int | None) -> Any:
-        c = self.c
-        chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        if temperature <= 0:
-            c.llama_sampler_chain_add(chain, c.llama_sampler_init_greedy())
-            return chain
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_k(_TOP_K))
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_top_p(_TOP_P, 1))
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_min_p(_MIN_P, 1))
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_temp(temperature))
-        chosen = secrets.randbelow(2**32 - 1) if seed is None else seed
-        c.llama_sampler_chain_add(chain, c.llama_sampler_init_dist(chosen))
-        return chain
 
 
 def clock() -> float:
     """Seconds, for durations."""
     return time.monotonic()
+
+
+def _pieces(text: str) -> Iterable[str]:
+    """The text in pieces that are tokenized in one go each."""
+    start = 0
+    while len(text) - start > _PIECE:
+        end = text.rfind(" ", start + _PIECE // 2, start + _PIECE)
+        end = end if end > 0 else start + _PIECE
+        yield text[start:end]
+        start = end
+    if text[start:]:
+        yield text[start:]
 
 
 def _step(parameters: int) -> int:

@@ -141,6 +141,6 @@ def _load(message: messages.Message, outbox: Outbox, stop: StopFlag) -> Answerer
         trained_context=engine.trained_context,
         threads=engine.threads,
         description=engine.description,
-        embeddings=False,
+        embeddings=engine.embeds,
     )
     return answerer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from anchorhold.channel.messages import Message
 from anchorhold.worker.bindings import StopFlag
 from anchorhold.worker.documents.readers import Readers
 from anchorhold.worker.documents.skip import Skip
@@ -37,21 +36,26 @@ class Material:
         self.skipped = 0
 
 
-def gather(request: Message, readers: Readers, stop: StopFlag, outbox: Outbox) -> Material:
-    """Read all documents of a request; those left out are told with their reason. Raises Cancelled."""
-    material = Material(whole=bool(request["files"]))
-    if request["material"] is not None:
-        material.documents.append(Document(None, STDIN, request["material"]))
-    if request["files"]:
-        files, skipped = list(dict.fromkeys(request["files"])), []
+def gather(
+    named: list[str], roots: list[str], given: str | None, readers: Readers, stop: StopFlag, outbox: Outbox
+) -> Material:
+    """Read all documents of a request; those left out are told with their reason. Raises Cancelled.
+
+    named: files that are wanted whole, else all below the roots; given: text of standard input.
+    """
+    material = Material(whole=bool(named))
+    if given is not None:
+        material.documents.append(Document(None, STDIN, given))
+    if named:
+        files, skipped = list(dict.fromkeys(named)), []
     else:
-        if request["roots"]:
+        if roots:
             outbox.progress("read", 0, 0)
-        found = walk(request["roots"], lambda: bool(stop))
+        found = walk(roots, lambda: bool(stop))
         files, skipped = found.files, found.skipped
     for path, reason in skipped:
         _skip(material, outbox, path, reason)
-    names = names_of(files, [] if request["files"] else request["roots"])
+    names = names_of(files, [] if named else roots)
     total = 0
     seen: dict[str, str] = {}
     for number, path in enumerate(files):

@@ -45,7 +45,7 @@ def serve(read_fd: int, write_fd: int, config: dict[str, Any]) -> int:
             break
         if message["type"] not in ("ask", "chat", "complete", "embed"):
             continue
-        _namespace["QUESTION"] = _question(message)
+        _namespace["QUESTION"], _namespace["MESSAGE"] = _question(message), message
         started = time.monotonic()
         try:
             answer = _namespace["attempt"]()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from anchorhold.supervisor.spawn import ENVIRONMENT
 from anchorhold.verify.check import verify
 from tests.integration.attacks.conftest import Caged, text_of
 from tests.support import TOP
@@ -523,7 +524,7 @@ def test_the_first_breach_ends_it_where_the_policy_says_so(
     out = caged(source(place, f"\ndef attempt():\n    {call}\n    return 'alive'\n"), kill=True)
     assert (out["kind"], out["exit"]) == ("BreachError", 3) and named in out["error"], out
     kinds = [entry["kind"] for entry in out["log"]]
-    assert kinds[-3:] == ["denial", "breach", "session.end"], kinds
+    assert kinds[-4:] == ["denial", "breach", "request.end", "session.end"], kinds
     assert verify(str(place / "state")).ok
 
 
@@ -549,7 +550,9 @@ def attempt():
     out = caged(source(place, body))
     words = json.loads(out["answer"])
     assert any(word.endswith("launcher.py") for word in words)  # its own arguments are there
-    assert not [word for word in words if "password" in word or re.match(r"[A-Za-z_][A-Za-z0-9_]*=", word)]
+    ours = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
+    found = [word for word in words if "password" in word or re.match(r"[A-Za-z_][A-Za-z0-9_]*=", word)]
+    assert found == ours, "nothing but what the supervisor puts there"
 
 
 TERMINAL = """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorhold.errors import LayerError, WorkerError
+from anchorhold.errors import BreachError, LayerError, WorkerError
 from tests.integration import cells
 from tests.support import session_entries
 
@@ -39,7 +39,7 @@ def test_no_seal(state_dir: Path, demo_model: Path, source: str, said: str) -> N
 
 
 def test_garbage_on_the_channel(state_dir: Path, demo_model: Path) -> None:
-    with pytest.raises(WorkerError, match="broke the protocol"):
+    with pytest.raises(BreachError, match="broke the protocol"):
         cells.run(
             state_dir,
             cells.policy(demo_model),

@@ -381,12 +381,10 @@ def reloads(scene: Scene) -> None:
 
 
 def fills(scene: Scene) -> None:
-    from anchorhold.supervisor.service import keeper
-
-    scene.start(scene.policy())
+    service = scene.start(scene.policy())
     first = scene.ask(Request(LONG, max_tokens=1500))
     first.first.wait(60)
-    sinks = [scene.ask() for _each in range(keeper.QUEUE)]
+    sinks = [scene.ask() for _each in range(service.keepers["taxes"].policy.api.queue)]
     try:
         scene.ask()
     except Refused as refused:

@@ -15,7 +15,7 @@ BASE = Policy(
     model=ModelPolicy("/m.gguf"),
     data=DataPolicy(read=("/a", "/b/c"), files=("/x.txt",), deny=("*.key",), max_file=100, hardlinks="deny"),
     limits=Limits(memory=1000, cpu=2.0, tasks=64, wall_clock=60.0),
-    breach=Breach("deny", "deny"),
+    breach=Breach("deny", "deny", "deny"),
     require=("seccomp",),
 )
 
@@ -44,6 +44,7 @@ def test_the_same() -> None:
         changed("limits", wall_clock=59.0),
         changed("breach", on_denied_open="kill"),
         changed("breach", on_forbidden_syscall="kill"),
+        changed("breach", on_changed_model="kill"),
         replace(BASE, require=("seccomp", "landlock")),
         replace(changed("data", read=("/a",)), model=ModelPolicy("/other.gguf")),
         changed("data", read=("/a", "/z")),

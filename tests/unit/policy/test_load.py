@@ -14,7 +14,7 @@ import pytest
 from anchorhold.errors import PolicyError
 from anchorhold.policy import find, load, places
 from anchorhold.policy.lines import line_of, lines
-from anchorhold.policy.schema import DEFAULT_DENY, LAYERS, MEMORY_BESIDE_MODEL, MIB, Policy
+from anchorhold.policy.schema import DEFAULT_DENY, LAYERS, MEMORY_BESIDE_MODEL, MIB, Api, Policy
 from anchorhold.policy.values import Bad
 
 HEAD = 'version = 1\nname = "test"\n[model]\npath = "{model}"\n'
@@ -96,6 +96,7 @@ idle = "10m"
 [breach]
 on_denied_open = "deny"
 on_forbidden_syscall = "deny"
+on_changed_model = "deny"
 command = ["/usr/bin/logger", "-t", "a b"]
 notify = []
 [audit]
@@ -106,7 +107,19 @@ copy = ["journald", "syslog:udp://127.0.0.1:514"]
 [require]
 layers = ["seccomp", "netns"]
 [api]
-listen = "unix:%t/anchorhold/taxes.sock"
+listen = "127.0.0.1:8765"
+token = true
+hosts = ["Models.example.org"]
+origins = ["http://localhost:3000"]
+tls_cert = "/etc/cert.pem"
+tls_key = "/etc/key.pem"
+max_body = "1MiB"
+max_tokens = 100
+concurrency = 10
+queue = 3
+read_timeout = "5s"
+write_timeout = "6s"
+idle_timeout = "1m"
 [control]
 group = "staff"
 """
@@ -134,6 +147,7 @@ group = "staff"
         "breach": {
             "on_denied_open": "deny",
             "on_forbidden_syscall": "deny",
+            "on_changed_model": "deny",
             "command": ["/usr/bin/logger", "-t", "a b"],
             "notify": [],
         },
@@ -144,7 +158,22 @@ group = "staff"
             "copy": ["journald", "syslog:udp://127.0.0.1:514"],
         },
         "require": {"layers": ["seccomp", "netns"]},
-        "api": {"listen": "unix:%t/anchorhold/taxes.sock"},
+        "api": {
+            "listen": "127.0.0.1:8765",
+            "group": None,
+            "token": True,
+            "hosts": ["models.example.org"],
+            "origins": ["http://localhost:3000"],
+            "tls_cert": "/etc/cert.pem",
+            "tls_key": "/etc/key.pem",
+            "max_body": 1 << 20,
+            "max_tokens": 100,
+            "concurrency": 10,
+            "queue": 3,
+            "read_timeout": 5.0,
+            "write_timeout": 6.0,
+            "idle_timeout": 60.0,
+        },
         "control": {"group": "staff"},
     }
     assert found.source == str(files.folder / "p.toml") and "limits.cpu" in found.given
@@ -155,7 +184,9 @@ def test_the_defaults(files: Files) -> None:
     assert found.data.read == () and found.data.deny == DEFAULT_DENY and found.data.max_file == 64 * MIB
     assert found.require == ("seccomp", "landlock") and found.breach.on_denied_open == "kill"
     assert found.limits.memory == MIB + MEMORY_BESIDE_MODEL and found.limits.swap == 0
-    assert found.limits.cpu is None and found.limits.wall_clock is None and found.api.listen is None
+    assert found.limits.cpu is None and found.limits.wall_clock is None
+    assert found.api == Api() and found.api.listen == "unix:%t/anchorhold/%n.sock"
+    assert not found.api.origins and found.api.group is None
     assert found.given == {"version", "name", "model.path"}
 
 
@@ -255,6 +286,26 @@ WRONG = [
     ("[api]\nlisten = 'unix:/a/../b'", "api.listen", 6, "no socket", "unix:/path"),
     ("[api]\nlisten = 'unix:/%h/b'", "api.listen", 6, "no socket", "unix:/path"),
     (f"[api]\nlisten = 'unix:/{'a' * 108}'", "api.listen", 6, "no socket", "unix:/path"),
+    ("[api]\nlisten = '0.0.0.0:80'", "api.listen", 6, "other machines", "api.tls_cert"),
+    ("[api]\nlisten = '[::]:80'", "api.listen", 6, "other machines", "api.tls_cert"),
+    ("[api]\nlisten = '192.168.1.2:80'\ntoken = true", "api.listen", 6, "other machines", "loopback"),
+    ("[api]\ntls_cert = '/c'\nlisten = '127.0.0.1:1'", "api.tls_cert", 6, "of no use", "both"),
+    ("[api]\ntls_cert = '/c'\ntls_key = '/k'", "api.tls_cert", 6, "no use", "address"),
+    ("[api]\nhosts = ['a.b']", "api.hosts", 6, "no use", "address"),
+    ("[api]\nhosts = ['a b']", "api.hosts", 6, "no host name", "models.example.org"),
+    ("[api]\norigins = ['*']", "api.origins", 6, "no origin", "http://localhost:3000"),
+    ("[api]\norigins = ['http://a/b']", "api.origins", 6, "no origin", "http://localhost:3000"),
+    ("[api]\ngroup = 'a b'", "api.group", 6, "no name of a group", "group"),
+    ("[api]\nlisten = '127.0.0.1:1'\ngroup = 'a'", "api.group", 7, "who connects", "Unix socket"),
+    ("[api]\nlisten = '127.0.0.1:1'\ntoken = false", "api.token", 7, "without a token", "true"),
+    ("[api]\ntoken = 1", "api.token", 6, "neither true nor false", "true, false"),
+    ("[api]\ntls_key = 'k'", "api.tls_key", 6, "relative", "absolute"),
+    ("[api]\nmax_body = '1GiB'", "api.max_body", 6, "out of range", "16777216"),
+    ("[api]\nmax_tokens = 0", "api.max_tokens", 6, "out of range", "1 to"),
+    ("[api]\nconcurrency = 0", "api.concurrency", 6, "out of range", "1 to 4096"),
+    ("[api]\nqueue = -1", "api.queue", 6, "out of range", "0 to 4096"),
+    ("[api]\nread_timeout = 'off'", "api.read_timeout", 6, "out of range", "1h"),
+    ("[api]\nidle_timeout = '2h'", "api.idle_timeout", 6, "out of range", "1h"),
     ("[api]\nlisten = 1", "api.listen", 6, "no string", "127.0.0.1:8765"),
     ("data = 1", "model.data", 5, "unknown key", "path"),
 ]
@@ -360,10 +411,19 @@ def test_durations(value: str, time: int | None, files: Files) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["127.0.0.1:1", "[::1]:8765", "0.0.0.0:80", "unix:/run/a.sock", "unix:%t/a.sock"]
+    "value", ["127.0.0.1:1", "[::1]:8765", "127.9.9.9:80", "unix:/run/a.sock", "unix:%t/%n.sock"]
 )
 def test_listen(value: str, files: Files) -> None:
     assert files.read(f"[api]\nlisten = '{value}'\n").api.listen == value
+
+
+def test_no_api(files: Files) -> None:
+    assert files.read("[api]\nlisten = 'off'\n").api.listen is None
+
+
+def test_beyond_loopback_with_tls(files: Files) -> None:
+    tls = "tls_cert = '/c'\ntls_key = '/k'\n"
+    assert files.read(f"[api]\nlisten = '0.0.0.0:80'\n{tls}").api.tls_key == "/k"
 
 
 def test_cpu_off(files: Files) -> None:

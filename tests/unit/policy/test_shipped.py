@@ -106,13 +106,14 @@ def test_every_key_is_shown(model: Path, tmp_path: Path) -> None:
         found,
         model=replace(found.model, sha256="a" * 64),
         limits=replace(found.limits, memory=None, idle=90.0, cpu=0.5, swap=None),
-        api=replace(found.api, listen="127.0.0.1:1"),
+        api=replace(found.api, listen="127.0.0.1:1", group="g", tls_cert="/c", tls_key="/k"),
         control=replace(found.control, group="staff"),
     )
     text = effective(found)
     for section, kind in SECTIONS.items():
         shown = tomllib.loads(text)[section]
         assert set(shown) | {"files"} == {one.name for one in fields(kind)} | {"files"}
+    assert 'read_timeout = "30s"' in text and 'max_body = "4MiB"' in text
     assert 'idle = "90s"' in text and "cpu = 0.5" in text and 'memory = "off"' in text
 
 

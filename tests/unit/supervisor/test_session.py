@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import os
 import time
 
@@ -9,7 +11,14 @@ import pytest
 
 from anchorhold.errors import Interrupted, WorkerError
 from anchorhold.supervisor import events, session
-from anchorhold.supervisor.session import Request
+from anchorhold.supervisor.requests import (
+    Asked,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Request,
+    Sampling,
+)
 from tests.unit.supervisor.conftest import Stage
 
 
@@ -148,9 +157,136 @@ def test_a_name_that_is_left_out_is_told_once(stage: Stage) -> None:
     (papers / "one.txt").write_text("x")
     os.mkfifo(papers / "pipe.txt")
     (papers / ".git").mkdir()
-    asked = stage.serving(f"os.listdir({str(papers)!r})\nreturn str(os.listdir({str(papers)!r}))",
-                          read=(str(papers),))  # fmt: skip
+    asked = stage.serving(
+        f"os.listdir({str(papers)!r})\nreturn str(os.listdir({str(papers)!r}))", read=(str(papers),)
+    )
     seen = list(asked.ask(Request("?")))
     skipped = [event for event in seen if isinstance(event, events.Document)]
     assert [(event.path, event.outcome) for event in skipped] == [(str(papers / "pipe.txt"), "skipped")]
     assert [event.text for event in seen if isinstance(event, events.Token)] == ["['one.txt']"]
+
+
+CHAT = [{"role": "user", "content": "a secret"}]
+
+
+def test_every_kind_of_request_is_asked_numbered_and_logged(stage: Stage) -> None:
+    asked = stage.serving("return QUESTION")
+    sampling = Sampling(5, 0.5, seed=3)
+    for number, request in enumerate(
+        (
+            Request("one", principal="uid:1"),
+            ChatRequest(CHAT, sampling, principal="uid:2"),
+            CompletionRequest("three", sampling, principal="uid:2"),
+            EmbeddingRequest(["x", "four"]),
+        ),
+        start=1,
+    ):
+        seen = list(asked.ask(request))
+        assert isinstance(seen[-1], events.Done)
+        assert [event.text for event in seen if isinstance(event, events.Token)] == [
+            ("one", "a secret", "three", "four")[number - 1]
+        ]
+        (start,) = [e for e in stage.log("request.start") if str(e["request"]).endswith(f"-{number}")]
+        assert start["asked"] == request.kind
+        assert start["principal"] == request.principal
+        assert (start.get("temperature") == "0.5") == (number in (2, 3))
+        assert "secret" not in str(start)
+    assert [str(entry["request"])[-2:] for entry in stage.log("request.end")] == ["-1", "-2", "-3", "-4"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "kept"),
+    [
+        (
+            ChatRequest(CHAT, Sampling(1), tools="[]"),
+            '{"format":null,"messages":[{"content":"a secret","role":"user"}],"tools":"[]"}',
+        ),
+        (CompletionRequest("a secret", Sampling(1)), "a secret"),
+        (EmbeddingRequest(["a secret"]), '["a secret"]'),
+    ],
+)
+def test_what_the_log_keeps_of_the_others(stage: Stage, request_: Asked, kept: str) -> None:
+    list(stage.serving("return 'x'", prompts="text").ask(request_))
+    list(stage.serving("return 'x'", prompts="commitment").ask(request_))
+    text, commitment = (entry["prompt"] for entry in stage.log("request.start"))
+    assert text == {"text": kept}
+    salted = bytes.fromhex(commitment["salt"]) + kept.encode()
+    assert hashlib.sha256(salted).hexdigest() == commitment["sha256"]
+
+
+def test_another_principal_is_another_owner_and_not_named_to_the_worker(stage: Stage) -> None:
+    asked = stage.serving("return repr(sorted(MESSAGE.items()))")
+    owners = []
+    for principal in ("uid:1", "uid:1", "uid:2", "uid:1", ""):
+        seen = list(asked.ask(ChatRequest(CHAT, Sampling(1), principal=principal)))
+        told = "".join(event.text for event in seen if isinstance(event, events.Token))
+        assert "uid" not in told
+        owners.append(dict(ast.literal_eval(told))["owner"])
+    assert owners[0] == owners[1] != owners[2] != owners[3] != owners[4]
+    assert len({owners[1], owners[2], owners[3], owners[4]}) == 4
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("\ud800"),
+        ChatRequest([{"role": "root", "content": "x"}], Sampling(1)),
+        ChatRequest([{"role": "user", "content": "x"}] * 1_000_000, Sampling(1)),
+        ChatRequest([{"role": "user", "content": "x" * (17 << 20)}], Sampling(1)),
+        ChatRequest(CHAT, Sampling(1, float("nan"))),
+        ChatRequest(CHAT, Sampling(1, top_p=float("nan"))),
+        ChatRequest(CHAT, Sampling(1, top_p=0.0)),
+        ChatRequest(CHAT, Sampling(1, frequency=float("nan"))),
+        ChatRequest(CHAT, Sampling(1, presence=3.0)),
+        ChatRequest(CHAT, Sampling(1, seed=-1)),
+        ChatRequest(CHAT, Sampling(1, stop=["x"] * 17)),
+        ChatRequest(CHAT, Sampling(1, stop=[""])),
+        ChatRequest(CHAT, Sampling(1, logprobs=21)),
+        ChatRequest(CHAT, Sampling(1), tools="x" * (2 << 20)),
+        EmbeddingRequest(["x"] * 3000),
+    ],
+)
+def test_what_is_no_request_is_refused_and_leaves_no_entry(stage: Stage, request_: Asked) -> None:
+    asked = stage.serving("return 'x'")
+    with pytest.raises(WorkerError) as caught:
+        list(asked.ask(request_))
+    assert caught.value.code == "bad_request"
+    assert stage.log("request.start") == []
+    assert list(asked.ask(Request("?")))  # and the next is served
+    assert [str(entry["request"])[-2:] for entry in stage.log("request.start")] == ["-1"]
+
+
+def test_what_the_worker_tells_of_tokens_calls_and_vectors(stage: Stage) -> None:
+    asked = stage.serving(
+        "say(type='token', id=1, text='x')\n"
+        "say(type='chosen', id=1, text='x', logprob=-0.5, top=[['x', -0.5]], data=[120])\n"
+        "say(type='call', id=1, index=0, call='c1', name='f', arguments='{}')\n"
+        "say(type='embedding', id=1, index=0, values=[0.5, -1.0])\n"
+        "say(type='done', id=1, reason='tool_calls', prompt_tokens=1, output_tokens=2, prompt_seconds=0.0,"
+        " output_seconds=0.0, files=[])\nos.read(5, 1)"
+    )
+    _token, chosen, call, vector, done = asked.ask(Request("?"))
+    assert isinstance(chosen, events.Chosen) and (chosen.top, chosen.data) == ([("x", -0.5)], [120])
+    assert isinstance(call, events.Call) and (call.index, call.id, call.name, call.arguments) == (
+        0,
+        "c1",
+        "f",
+        "{}",
+    )
+    assert isinstance(vector, events.Embedding) and vector.values == [0.5, -1.0]
+    assert isinstance(done, events.Done) and done.reason == "tool_calls"
+    (end,) = stage.log("request.end")
+    said = bytes.fromhex(end["output"]["salt"]) + b"xf{}[0.5, -1.0]"
+    assert hashlib.sha256(said).hexdigest() == end["output"]["sha256"]
+
+
+def test_the_code_of_a_failure_and_the_tokens_that_were_sent(stage: Stage) -> None:
+    asked = stage.serving(
+        "say(type='failed', id=1, code='context_exceeded', message='too long',"
+        " detail={'needed': 77})\nos.read(5, 1)"
+    )
+    with pytest.raises(WorkerError) as caught:
+        list(asked.ask(ChatRequest(CHAT, Sampling(1))))
+    assert caught.value.code == "context_exceeded"
+    (end,) = stage.log("request.end")
+    assert (end["reason"], end["prompt_tokens"], end["sent_tokens"]) == ("failed: context_exceeded", 0, 77)

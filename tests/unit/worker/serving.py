@@ -97,6 +97,41 @@ class Worker:
         self.send("ask", id=self._number, question=question, **{**request, **fields})
         return self._number
 
+    def send_sampled(self, kind: str, **fields: Any) -> int:
+        """Send a request of the API's kinds and return its number."""
+        self._number += 1
+        request: dict[str, Any] = {
+            "owner": 1, "max_tokens": 24, "temperature": 0.0, "top_p": 1.0, "seed": 1, "stop": [],
+            "logprobs": None, "frequency": 0.0, "presence": 0.0,
+        }  # fmt: skip
+        if kind == "chat":
+            request.update(files=[], tools=None, tool_choice=None, format=None)
+        self.send(kind, id=self._number, **{**request, **fields})
+        return self._number
+
+    def chat(self, *contents: str | dict[str, Any], **fields: Any) -> Answer:
+        """A chat. Texts are those of the user and the assistant in turn; JSON may be given as values."""
+        turns = [
+            {"role": ("user", "assistant")[number % 2], "content": content}
+            if isinstance(content, str)
+            else content
+            for number, content in enumerate(contents)
+        ]
+        for name in ("tools", "tool_choice", "format"):
+            if not isinstance(fields.get(name, ""), str):
+                fields[name] = json.dumps(fields[name])
+        self.send_sampled("chat", messages=turns, **fields)
+        return self.rest()
+
+    def complete(self, prompt: str, **fields: Any) -> Answer:
+        self.send_sampled("complete", prompt=prompt, **fields)
+        return self.rest()
+
+    def embed(self, *inputs: str) -> Answer:
+        self._number += 1
+        self.send("embed", id=self._number, owner=1, inputs=list(inputs))
+        return self.rest()
+
     def rest(self) -> Answer:
         """All messages of the request in progress."""
         found = []
@@ -131,11 +166,22 @@ class Answer:
         self.messages = found
         self.end = found[-1]
         self.text = "".join(message["text"] for message in found if message["type"] == "token")
+        self.chosen = [message for message in found if message["type"] == "chosen"]
+        self.vectors = [message["values"] for message in found if message["type"] == "embedding"]
         self.documents = {message["path"]: message for message in found if message["type"] == "document"}
         for message in found:
             if message["type"] == "unused":
                 told = {"outcome": "unused", "reason": message["reason"], "tokens": 0}
                 self.documents.update({path: {"path": path, **told} for path in message["paths"]})
+
+    def calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of each tool call."""
+        found: dict[int, tuple[str, str]] = {}
+        for message in self.messages:
+            if message["type"] == "call":
+                before = found.get(message["index"], ("", ""))[1]
+                found[message["index"]] = (message["name"], before + message["arguments"])
+        return [found[index] for index in sorted(found)]
 
     def outcomes(self) -> dict[str, str]:
         return {os.path.basename(path): message["outcome"] for path, message in self.documents.items()}

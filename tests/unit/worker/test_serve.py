@@ -49,6 +49,7 @@ def test_the_model_says_what_it_is(demo_model: Path) -> None:
         "trained_context": 8192,
         "threads": len(os.sched_getaffinity(0)),
         "description": loaded["description"],
+        "embeddings": True,
     }
     assert "llama" in loaded["description"]
     worker.send("quit")

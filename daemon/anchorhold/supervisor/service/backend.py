@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from anchorhold.errors import AnchorholdError
     from anchorhold.supervisor.events import Done, Event
+    from anchorhold.supervisor.requests import Asked
 
 
 class Refused(Exception):
@@ -40,7 +41,7 @@ class Backend(Protocol):
     def describe(self) -> list[dict[str, Any]]:
         """One for each policy: name, state, model, model_sha256, context, created, embeddings, figures."""
 
-    def submit(self, policy: str, request: object, sink: Sink, *, receipt: bool = False) -> object:
+    def submit(self, policy: str, request: Asked, sink: Sink, *, receipt: bool = False) -> object:
         """Queue a request. Returns what `cancel` takes. Raises Refused."""
 
     def cancel(self, ticket: object) -> None:

@@ -47,9 +47,6 @@ STATES = ("starting", "serving", "idle", "reloading", "frozen", "latched", "fail
 LATCH_SECONDS = 0.5
 """How often a latched one looks whether it was rearmed."""
 
-QUEUE = 64
-"""Requests that may wait."""
-
 STOP_SECONDS = 2.0
 """How long a worker may go on with an answer that nobody waits for before it is killed for it."""
 
@@ -95,7 +92,7 @@ class Keeper(threading.Thread):
         self._check_files(getattr(request, "files", ()))
         with self._cond:
             self._check_open()
-            if len(self._jobs) >= QUEUE:
+            if len(self._jobs) >= self.policy.api.queue:
                 raise Refused(429, "queue_full", f"{len(self._jobs)} requests are waiting", RETRY_SECONDS)
             job = Job(request, sink, receipt=receipt)
             self._jobs.append(job)
