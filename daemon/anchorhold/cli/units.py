@@ -17,7 +17,7 @@ from pathlib import Path
 import anchorhold
 from anchorhold.errors import PolicyError
 from anchorhold.policy.reach import COVERED
-from anchorhold.policy.schema import Policy
+from anchorhold.policy.schema import Api, Policy
 
 MARK = "# Written by `anchorhold service install`; sha256 of what follows: "
 DROPIN = "50-policy.conf"
@@ -34,6 +34,7 @@ TEMPLATES = (
 )
 POLICIES = "/etc/anchorhold"
 STATES = "/var/lib/anchorhold"
+USER_NAMESPACES = "/proc/sys/user/max_user_namespaces"
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+@=,~%$")
 
 
@@ -172,6 +173,9 @@ def _service(policy: Policy, user: bool, token: str | None) -> str:
                   "IPAddressDeny=", "RestrictAddressFamilies=AF_INET AF_INET6"]  # fmt: skip
     if user:
         return "\n".join(lines) + "\n"
+    if not _has_user_namespaces():
+        lines += ["# This machine gives no user namespace, and the unit's would keep it from starting."]
+        lines += ["PrivateUsers=no"]
     hidden = [one.rstrip("/") for one in COVERED[2:] if os.path.isdir(one)]
     lines += [
         "",
@@ -187,9 +191,18 @@ def _service(policy: Policy, user: bool, token: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _has_user_namespaces() -> bool:
+    """Whether root may make one (namespaces(7), /proc/sys/user); where that cannot be read, it may."""
+    try:
+        return Path(USER_NAMESPACES).read_text().strip() != "0"
+    except OSError:
+        return True
+
+
 def _bound(policy: Policy) -> list[str]:
     """The folders, the model, and the program where it lies in a place that the service does not see."""
     found = [*policy.data.read, *policy.data.files, policy.model.path]
+    found += [one for one in (policy.api.tls_cert, policy.api.tls_key) if one is not None]
     package = os.path.dirname(os.path.abspath(anchorhold.__file__))
     for one in (sys.prefix, sys.base_prefix, package):
         if (one + "/").startswith(COVERED):
@@ -198,22 +211,22 @@ def _bound(policy: Policy) -> list[str]:
 
 
 def _socket(policy: Policy, user: bool) -> str:
-    listen = policy.api.listen
-    group = getattr(policy.api, "group", None)
+    listen, group = policy.api.listen, policy.api.group
     lines = []
     if listen is not None and not listen.startswith("unix:"):
         lines += ["ListenStream=", f"ListenStream={listen}"]
         if ipaddress.ip_address(listen.rpartition(":")[0].strip("[]")).is_loopback and not user:
             lines += ["IPAddressDeny=any", "IPAddressAllow=localhost"]
-    elif listen is not None:
-        lines += ["ListenStream=", f"ListenStream={_escaped(listen[5:])}"]
+    elif listen not in (None, Api().listen):
+        lines += ["ListenStream=", f"ListenStream={_escaped(listen[5:], policy.name)}"]
     if group and (listen is None or listen.startswith("unix:")):
         lines += [f"SocketGroup={group}", "SocketMode=0660"]
     return "\n".join(["[Socket]", *lines]) + "\n" if lines else ""
 
 
-def _escaped(path: str) -> str:
-    """A Unix socket's path, taken as it is to the end of the line; ``%t`` is systemd's own."""
+def _escaped(path: str, name: str) -> str:
+    """A Unix socket's path, taken as it is to the end of the line. ``%t`` is systemd's own, ``%n`` is not."""
+    path = path.replace("%n", name)
     return "%t" + path[2:].replace("%", "%%") if path.startswith("%t/") else path.replace("%", "%%")
 
 

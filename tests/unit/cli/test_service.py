@@ -172,12 +172,13 @@ def test_a_token_is_made_once_and_handed_over(place: Path, run: Any) -> None:
 
 def test_what_a_policy_says_of_the_system_is_in_the_drop_in(place: Path, run: Any) -> None:
     rest = '[limits]\nswap = "1GiB"\n[audit]\ncopy = ["syslog:udp://192.0.2.1:514"]\n'
-    rest += f'witness = ["folder:{place}/heads"]\n[api]\nlisten = "unix:%t/anchorhold/x.sock"\n'
+    rest += f'witness = ["folder:{place}/heads"]\n[api]\nlisten = "unix:%t/anchorhold/x-%n.sock"\n'
+    rest += 'group = "daemon"\n'
     assert run("install", write(place, rest)).code == 0
     lines = tree(place)[DROPIN].splitlines()
     assert {"MemorySwapMax=infinity", "PrivateNetwork=no", f"BindPaths={place}/heads"} <= set(lines)
     socket = tree(place)["etc/systemd/system/anchorhold@taxes.socket.d/50-policy.conf"]
-    assert "ListenStream=%t/anchorhold/x.sock" in socket
+    assert "ListenStream=%t/anchorhold/x-taxes.sock\nSocketGroup=daemon\nSocketMode=0660\n" in socket
 
 
 @pytest.mark.parametrize("name", ["a\u00a0b", "a'b", 'a\\"b'])
@@ -273,6 +274,17 @@ def test_the_interpreter_is_bound_where_it_would_be_hidden(
     )
     assert "BindReadOnlyPaths=/home/anna/env\n" in text and "ProtectHome=tmpfs\n" in text
     assert places.home() == str(place)
+
+
+def test_where_nobody_may_have_a_user_namespace_the_unit_has_none(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = load.load(write(place), None)
+    for number, wanted in (("0\n", True), ("127\n", False)):
+        (place / "number").write_text(number)
+        monkeypatch.setattr(units, "USER_NAMESPACES", str(place / "number"))
+        text = next(file.text for file in units.files(policy, user=False) if DROPIN in file.path)
+        assert ("PrivateUsers=no\n" in text) == wanted
 
 
 def test_a_mark_is_for_its_text_alone() -> None:
