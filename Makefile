@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-fast test-vm bench verifier lint format setup lock clean
+.PHONY: help run test test-fast test-vm bench verifier dist lint format setup lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -41,6 +41,11 @@ test-vm: ## the limits and attacks in a virtual machine with systemd and cgroup 
 
 verifier: ## build the log's verifier as one file that runs without anchorhold: dist/anchorhold-verify.pyz
 	@tools/verifier
+
+dist: ## wheel, sdist, Debian packages, man pages, completions, SBOM: in dist/, the same bytes from the same commit
+	@tools/set-up dev
+	@tools/set-up build
+	tools/dist
 
 lint: ## format check, lint, strict types
 	@tools/set-up dev

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# disk.sh: makes the disk, the kernel and the initrd of the machine, if they are not there, and prints their folder.
+# disk.sh [RELEASE]: makes the disk, the kernel and the initrd of the machine, if they are not there, and prints their
+# folder. RELEASE is Debian's: trixie (default) or bookworm.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+release=${1:-trixie}
 fail() { printf '\ntest-vm: %s\n' "$1" >&2; shift; [ $# = 0 ] || printf '         %s\n' "$@" >&2; exit 1; }
 say() { printf 'test-vm: %s\n' "$*" >&2; }
 
@@ -23,24 +25,29 @@ wheel=$(find .cache/wheels "${XDG_CACHE_HOME:-$HOME/.cache}/anchorhold/wheels" -
 wheel=${wheel%%$'\n'*}
 [ -n "$wheel" ] || fail "the engine is not built yet." "First:  make setup"
 
+case $release in
+trixie) python=3.13 ;;
+bookworm) python=3.11 ;;
+*) fail "no Debian release that is tested: $release (trixie, bookworm)" ;;
+esac
 key=$(cat tests/vm/disk.sh tests/vm/root.sh "${locks[@]}" "$wheel" | sha256sum | cut -c1-16)
-kept=.cache/vm/$key
+kept=.cache/vm/$release-$key
 if [ ! -e "$kept/disk.img" ]; then
     [ "$(id -u)" = 0 ] || fail "the disk has files of several owners, so only root can make it." \
         "As root, once:  make test-vm"
     say "making the disk, once: some minutes"
-    rm -rf .cache/vm && mkdir -p .cache/vm
+    mkdir -p .cache/vm && rm -rf .cache/vm/"$release"-*
     work=$(mktemp -d "$PWD/.cache/vm/new.XXXXXX")
     trap 'rm -rf --one-file-system -- "$work"' EXIT
     mkdir "$work/wheels" "$work/done"
-    # Python there is 3.13; the engine is called through ctypes, so that its wheel fits every Python.
+    # The engine is called through ctypes, so that its wheel fits every Python.
     for lock in "${locks[@]}"; do
-        .venv/bin/python -m pip download -qq --no-deps --require-hashes --only-binary :all: --python-version 3.13 \
+        .venv/bin/python -m pip download -qq --no-deps --require-hashes --only-binary :all: --python-version "$python" \
             --dest "$work/wheels" -r "$lock"
     done
     cp "$wheel" "$work/wheels/"
     mmdebstrap --quiet --variant=minbase --include="$packages" --customize-hook="tests/vm/root.sh \"\$1\" $work/wheels" \
-        trixie "$work/root" >"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; fail "the system could not be made."; }
+        "$release" "$work/root" >"$work/log" 2>&1 || { tail -n 30 "$work/log" >&2; fail "the system could not be made."; }
     cp "$work"/root/boot/vmlinuz-* "$work/done/kernel"
     cp "$work"/root/boot/initrd.img-* "$work/done/initrd"
     mke2fs -q -t ext4 -d "$work/root" "$work/done/disk.img" 3G >/dev/null

@@ -29,7 +29,7 @@ FailureAction=poweroff-force
 [Service]
 Type=oneshot
 Environment=PYTHONDONTWRITEBYTECODE=1
-ExecStart=/bin/sh -c 'mkdir /opt/anchorhold && tar -xf /dev/vdb -C /opt/anchorhold && exec bash /opt/anchorhold/tests/vm/inside.sh'
+ExecStart=/bin/sh -c 'rm -rf /opt/anchorhold && mkdir /opt/anchorhold && tar -xf /dev/vdb -C /opt/anchorhold && exec bash /opt/anchorhold/tests/vm/inside.sh'
 StandardOutput=file:/dev/ttyS1
 StandardError=inherit
 

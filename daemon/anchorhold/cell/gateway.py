@@ -102,7 +102,10 @@ def become_gateway(config, entry, setup, held: dict[str, str], missing: dict[str
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
         launcher.put_on(layers.Rlimits({"NPROC": 1}), {}, missing)
     if "utsns" in held:
-        namespaces.sethostname("anchorhold")
+        try:
+            namespaces.sethostname("anchorhold")
+        except OSError:  # a service's ProtectHostname= refuses it; uname(2) is not on this filter's list
+            held["utsns"] += " (of the same name: it could not be changed)"
     if "mountns" in held:
         launcher.put_on(layers.Root(), held, missing)
     else:

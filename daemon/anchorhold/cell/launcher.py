@@ -212,7 +212,11 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     memory = os.open("/proc/self/mem", os.O_RDWR | os.O_CLOEXEC)
     maps = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
     if "utsns" in held:
-        namespaces.sethostname("anchorhold")
+        try:
+            namespaces.sethostname("anchorhold")
+        except OSError:
+            # A service's ProtectHostname= refuses it. uname(2) is answered without a name anyway.
+            held["utsns"] += " (of the same name: it could not be changed)"
     if "mountns" in held:
         put_on(layers.Root(), held, missing)
     else:

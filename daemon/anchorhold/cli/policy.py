@@ -18,6 +18,7 @@ from anchorhold.errors import PolicyError, UsageError
 
 if TYPE_CHECKING:
     from anchorhold.policy.explain import Explanation
+    from anchorhold.policy.load import Problem
     from anchorhold.policy.schema import Policy
 
 WORDS = {
@@ -36,19 +37,26 @@ def policy() -> None:
 
 @policy.command()
 @click.argument("policies", nargs=-1, required=True, metavar="POLICY...")
+@click.option(
+    "--user", metavar="NAME", help="Also whether this user, a service's, can get at all that is named."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, one for each policy.")
 @click.pass_context
-def check(ctx: click.Context, policies: tuple[str, ...], as_json: bool) -> None:
+def check(ctx: click.Context, policies: tuple[str, ...], user: str | None, as_json: bool) -> None:
     """Check policies, by path or name: one line for each that is right, all errors of the others.
 
     Exit code 2 if one is wrong.
     """
-    from anchorhold.policy import load
+    from anchorhold.policy import load, reach
 
     state = state_dir(ctx)
+    who = None if user is None else reach.Someone.named(user)
     wrong = 0
     for one in policies:
         found, problems = load.check(one, state)
+        if found is not None and who is not None:
+            problems = [_out_of_reach(found, who.name, *stop) for stop in reach.hindrances(found, who)]
+            found = None if problems else found
         wrong += found is None
         if as_json:
             _print_json(
@@ -67,6 +75,16 @@ def check(ctx: click.Context, policies: tuple[str, ...], as_json: bool) -> None:
             click.echo(terminal.clean(str(problem)), err=True)
     if wrong:
         raise PolicyError(f"{terminal.count(wrong, 'policy is', 'policies are')} wrong")
+
+
+def _out_of_reach(found: Policy, user: str, path: str, where: str, right: str) -> Problem:
+    from anchorhold.policy.load import Problem
+
+    what = terminal.quote(where)
+    text = f"{terminal.quote(path)}: user {user} may not {right} {what}"
+    rights = {"enter": "x", "read": "rX"}.get(right)
+    way = f"setfacl -m u:{user}:{rights} {what}" if rights else f"look as root: you may not look at {what}"
+    return Problem(found.source or "", None, "", text, way)
 
 
 @policy.command()

@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "audit": ("anchorhold.cli.audit", "Read and check the log of all that was handed out."),
     "policy": ("anchorhold.cli.policy", "Write, check and explain policies."),
+    "service": ("anchorhold.cli.service", "Keep a policy's model running by systemd."),
 }
 
 EPILOG = """\

@@ -262,3 +262,15 @@ def test_init_leaves_no_half_file(place: Path, run: Any, monkeypatch: pytest.Mon
     said = run("init", "--model", "m.gguf", "--output", "new.toml")
     assert said.code == 2 and "No space left" in said.err
     assert not (place / "new.toml").exists()
+
+
+def test_check_for_the_user_of_a_service(place: Path, run: Any) -> None:
+    (place / "taxes").chmod(0o700)
+    policy = write(place, f'[data]\nread = ["{place}/taxes"]\n')
+    assert run("check", "--user", "root", policy).code == 0
+    said = run("check", "--user", "nobody", policy)
+    assert said.code == 2 and "user nobody may not" in said.err and "setfacl -m u:nobody:" in said.err
+    assert said.err.splitlines()[-1] == "anchorhold: 1 policy is wrong"
+    found = run("check", "--json", "--user", "nobody", policy).json()
+    assert found["ok"] is False and "may not" in found["errors"][0]["error"]
+    assert run("check", "--user", "no-such-user", policy).code == 2

@@ -218,7 +218,9 @@ class Front:
         time.sleep(0.05)  # the gateway's own last writes
 
     def close(self) -> None:
-        """The gateway is dead and the sockets are gone when this returns."""
+        """The gateway is dead and the sockets are gone when this returns. Once more does nothing."""
+        if self._wake_write < 0:
+            return  # `start` failed and has closed it; what it raised is what counts
         self._closing = True
         self._wake()
         if self._thread is not None and self._thread is not threading.current_thread():
