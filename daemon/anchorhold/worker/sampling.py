@@ -67,7 +67,7 @@ class Sampler:
             )
             if not self._grammar:
                 raise Failure("bad_request", "the schema makes a grammar that the engine cannot follow")
-        self._chain = _chain(c, settings)
+        self._chain = _chain(c, settings, c.llama_vocab_n_tokens(vocab))
         if self._most is not None:
             self._even = c.llama_sampler_init_dist(1)  # fills in the probabilities; its draw is not used
             self._best = c.llama_sampler_init_top_k(max(1, self._most))
@@ -185,15 +185,18 @@ class _All:
         return [(ids[at], floats[at + 1], floats[at + 2]) for at in range(0, last, _FIELDS)]
 
 
-def _chain(c: Any, settings: Settings) -> Any:
+def _chain(c: Any, settings: Settings, words: int) -> Any:
+    """words: how many tokens there are."""
     chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
 
     def add(sampler: Any) -> None:
         c.llama_sampler_chain_add(chain, sampler)
 
     if settings.frequency or settings.presence:
-        last = min(max(1, settings.most), 1 << 20)
-        add(c.llama_sampler_init_penalties(last, 1.0, settings.frequency, settings.presence))
+        values = (min(max(1, settings.most), 1 << 20), 1.0, settings.frequency, settings.presence)
+        # Later engines (0.3.36) want the size of the vocabulary first.
+        later = len(c.llama_sampler_init_penalties.argtypes) > len(values)
+        add(c.llama_sampler_init_penalties(*((words,) if later else ()), *values))
     if settings.temperature <= 0:
         add(c.llama_sampler_init_greedy())
         return chain

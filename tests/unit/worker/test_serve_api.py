@@ -35,7 +35,7 @@ STORY = "Write a long story about a lighthouse."
 @pytest.fixture(scope="module")
 def worker(demo_model: Path) -> Iterator[Worker]:
     made = Worker({"suffixes": [".txt"]})
-    assert made.load(str(demo_model))["type"] == "loaded"
+    assert made.load(str(demo_model), threads=1)["type"] == "loaded"
     yield made
     report = made.close()
     # Nothing of all this does what the cell would refuse, or imports anything after the seal.
@@ -56,7 +56,7 @@ def test_a_chat_is_answered_and_goes_on(worker: Worker) -> None:
 def test_a_chat_with_a_named_document(worker: Worker, tmp_path: Path) -> None:
     (tmp_path / "roof.txt").write_text("What you paid for the roof: 4,860 pounds, by bank transfer.\n")
     answer = worker.chat("How much did the roof cost?", files=[str(tmp_path / "roof.txt")])
-    assert "4,860" in answer.text
+    assert answer.text and answer.outcomes() == {"roof.txt": "used"}
     assert answer.end["files"] == [str(tmp_path / "roof.txt")]
     alone = worker.chat({"role": "system", "content": "x"}, files=[str(tmp_path / "roof.txt")])
     assert alone.end["code"] == "bad_request"
@@ -326,7 +326,7 @@ def test_a_schema_that_nobody_can_follow_ends_in_an_error_or_the_workers_end(dem
     """Alternatives within alternatives: millions of ways to read some brackets. The engine cannot be
     stopped."""
     made = Worker({"suffixes": []})
-    made.load(str(demo_model))
+    made.load(str(demo_model), threads=1)
     options: list[object] = [{"type": "string"}]
     for _level in range(28):
         options = [*options, {"type": "array", "items": {"anyOf": options[-12:]}}]
