@@ -163,7 +163,7 @@ def test_a_call_by_a_foreign_door_is_a_breach(door: str, place: Path, caged: Cag
     assert (out["kind"], out["exit"]) == ("BreachError", 3), out
     assert "foreign architecture" in out["error"]
     kinds = [entry["kind"] for entry in out["log"]]
-    assert kinds[-2:] == ["breach", "session.end"] and "session.sealed" in kinds
+    assert kinds[-3:] == ["breach", "request.end", "session.end"] and "session.sealed" in kinds
     assert verify(str(place / "state")).ok
 
 
