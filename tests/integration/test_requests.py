@@ -125,7 +125,7 @@ def test_two_callers_share_nothing_that_was_computed(session: Session) -> None:
 def test_who_leaves_in_the_prompt_stops_it_within_a_tenth_of_a_second(session: Session) -> None:
     taken = []
     for number in range(7):
-        turns = [{"role": "user", "content": f"{number} " + "All work and no play. " * 900}]
+        turns = [{"role": "user", "content": f"{number} " + "All work and no play. " * 600}]
         asked = session.ask(ChatRequest(turns, Sampling(100)))
         for event in asked:
             assert not isinstance(event, events.Token)

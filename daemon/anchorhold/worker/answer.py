@@ -110,7 +110,7 @@ class Answerer:
             "failed",
             id=self._serving,
             code="bad_request",
-            message="the schema, or the tools, take the engine too long to follow",
+            message="the schema, or the tools, take the engine too long, or too much memory, to follow",
             detail={},
         )
 

@@ -62,6 +62,8 @@ class Sampler:
         self._penalized = bool(settings.frequency or settings.presence)
         self._grammar = self._chain = self._even = self._best = None
         if grammar is not None:
+            if self._watch is not None:
+                self._watch.begin()
             self._grammar = self._watched(
                 c.llama_sampler_init_grammar, vocab, grammar.encode("ascii", "strict"), b"root"
             )

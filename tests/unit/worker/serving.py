@@ -46,12 +46,14 @@ print(json.dumps(report))
 class Worker:
     """One worker process. Close it."""
 
-    def __init__(self, config: dict[str, Any] | None = None) -> None:
+    def __init__(self, config: dict[str, Any] | None = None, *, memory: str = "") -> None:
+        """memory: KiB of addresses, as ulimit takes them."""
         our_read, self._their_write = os.pipe()
         their_read, self._write = os.pipe()
         self._read = our_read
         # The worker's descriptors are 3 and 4 there, whatever they are here.
-        shell = f'exec 3<&{their_read} 4>&{self._their_write} && exec "$@"'
+        limit = f"ulimit -v {memory}; " if memory else ""
+        shell = f'{limit}exec 3<&{their_read} 4>&{self._their_write} && exec "$@"'
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", shell, "bash", sys.executable, "-c", CODE, json.dumps(config or {})],
             pass_fds=(their_read, self._their_write),
@@ -154,7 +156,7 @@ class Worker:
             self.process.kill()
             os.close(self._read)
         assert self.process.returncode == 0, err
-        assert err == ""
+        assert err == "", err
         report: dict[str, Any] = json.loads(out)
         return report
 
