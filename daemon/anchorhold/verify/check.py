@@ -90,7 +90,7 @@ class _Check:
         result.sessions, result.open_sessions = self.rules.sessions, self.rules.open_sessions
         if result.open_sessions:
             result.notes.append(f"{result.open_sessions} sessions have no end: still running, or crashed")
-        result.notes += [step_words(seq, moved) for seq, moved in self.rules.steps[:20]]
+        result.notes += [step_words(seq, moved) for seq, moved in sorted(self.rules.steps)[:20]]
         if result.left_over:
             result.notes.append(
                 f"{result.left_over} files are left over from a crash: the next run writes them anew"
