@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -18,6 +19,7 @@ from anchorhold.audit import prune, receipt, redact
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.verify.check import verify
+from anchorhold.verify.receipt import verify_receipt
 from tests.second import receipts
 from tests.second.forms import Bad
 from tests.second.verifier import Log as Second
@@ -227,6 +229,18 @@ def test_on_receipts(state_dir: Path, hidden: bool) -> None:
         except (Bad, ValueError, KeyError, TypeError, AttributeError):
             continue
         assert again == proven, f"byte {at} was changed and it is still proven"
+
+
+def test_both_tell_a_receipt_that_was_cut_to_its_beginning(state_dir: Path) -> None:
+    """A request's receipt with the request taken out is a good one of the session, as far as it goes."""
+    vkey, name = with_receipt(state_dir)
+    whole = receipt.make(state_dir, name)
+    cut = json.loads(receipt.make(state_dir, f"{name}-1"))
+    cut["request"] = None
+    for text, end in ((whole, True), (json.dumps(cut).encode(), False)):
+        proven = receipts.receipt(text, vkey)
+        assert receipts.ended(proven) is verify_receipt(text, vkey).ended is end
+    assert receipts.receipt(whole, vkey)[:-1] == proven
 
 
 def test_it_runs_alone(state_dir: Path) -> None:
