@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from anchorhold.audit import prune
 from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.witness import Cosigner, deliver, keep_cosigned, parse
+from anchorhold.cli.proof import _cosigned
 from anchorhold.errors import AuditError, PolicyError
 from anchorhold.verify.check import verify
 from anchorhold.verify.note import COSIGNATURE, VerifierKey, cosigned_at
@@ -238,6 +240,25 @@ def test_pruning_does_not_hide_a_fork(state: Path, tmp_path: Path) -> None:
     assert not result.ok and "cannot be told" in str(result.first_bad)
     assert [one["entries"] for one in result.witnessed] == [13]  # the head of epoch 0, which is the same
     assert not verify(str(other), heads=[(last.note, 0.0)]).ok
+
+
+def test_what_is_cosigned_is_what_was_verified(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is in its place a moment later: another size with the same root."""
+    memory, vkey = str(tmp_path / "memory"), (state / "log/vkey").read_text().strip()
+    path = state / "log/1/checkpoint"
+    note = path.read_bytes()
+
+    def swapped(*arguments: Any, **options: Any) -> Any:
+        result = verify(*arguments, **options)
+        lines = note.split(b"\n")
+        path.write_bytes(b"\n".join([lines[0], b"7", *lines[2:]]))
+        return result
+
+    monkeypatch.setattr("anchorhold.verify.check.verify", swapped)
+    signed = _cosigned(Cosigner(memory, "w.example/a"), memory, str(state), vkey)
+    assert signed.startswith(note)
 
 
 def test_a_newer_head_vouches_for_a_pruned_epoch(state: Path, tmp_path: Path) -> None:
