@@ -13,8 +13,16 @@ from tests.second.forms import Bad, Head, Key, canonical, leaf, proved, unbase64
 from tests.second.verifier import GROUPS, Entry, Sessions, whole
 
 
+def ended(entries: list[dict[str, Any]]) -> bool:
+    """Whether the entries that a receipt proves are all of the session, or only its beginning."""
+    return bool(entries[-1]["kind"] == "session.end")
+
+
 def receipt(text: bytes, vkey: str) -> list[dict[str, Any]]:
-    """The entries that a receipt proves, disclosed groups among their members. Raises Bad."""
+    """The entries that a receipt proves, disclosed groups among their members. Raises Bad.
+
+    Nothing is missing before the last of them. Whether anything came after it, `ended` tells.
+    """
     try:
         found = json.loads(text)
     except ValueError as error:

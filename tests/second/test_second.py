@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +19,12 @@ from anchorhold.audit import prune, receipt, redact
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.verify.check import verify
+from anchorhold.verify.receipt import verify_receipt
 from tests.second import receipts
 from tests.second.forms import Bad
 from tests.second.verifier import Log as Second
 from tests.support import TOP
-from tests.unit.audit.logs import session
+from tests.unit.audit.logs import GRANT, session
 
 HONEST = DAMAGED = 1000
 DAMAGES = ("flip", "cut", "remove", "grow", "zero", "foreign", "older", "swap", "double")
@@ -80,6 +83,47 @@ def test_on_honest_logs(logs: list[Path]) -> None:
         assert second.size == ours.size - ours.unsettled
     assert sum((state / "log" / "1").is_dir() for state in logs) > HONEST // 4
     assert sum(bool(Second(state).erased) for state in logs[:100]) > 5
+
+
+def test_on_clocks(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set now and then, with sessions at once, over bundles, epochs and boots: both tell the same."""
+    real, total = time.time_ns, 0
+    for seed in range(12):
+        chance, off, boot = random.Random(seed), [0], "boot-0"
+        monkeypatch.setattr(time, "time_ns", lambda off=off: real() + off[0])
+        state = place / f"clocks-{seed}"
+        log = Log.open(state)
+        running: list[str] = []
+        for number in range(60):
+            what = chance.random()
+            if what < 0.25:
+                off[0] += chance.choice((-7_200, -3, -1, 1, 3, 7_200)) * 10**9 // chance.choice((1, 2))
+            elif what < 0.35:
+                boot = f"boot-{chance.randrange(3)}"
+            elif what < 0.55 or not running:
+                running.append(f"{seed:08x}{number:08x}")
+                log.append("session.start", running[-1], {"boot": boot} if chance.random() < 0.9 else {})
+                log.append("session.sealed", running[-1], {})
+            elif what < 0.65:
+                log.append("session.end", running.pop(chance.randrange(len(running))), {})
+            elif what < 0.75:
+                log.checkpoint(rotate=chance.random() < 0.5)
+            else:
+                name = chance.choice(running)
+                for _ in range(chance.choice((1, 1, 3, 300))):
+                    log.append("grant", name, {**GRANT, "path": "/x"})
+        log.checkpoint()
+        log.close()
+        ours, second = verify(str(state)), Second(state)
+        assert (ours.ok, second.problems) == (True, [])
+        told = [note for note in ours.notes if "the clock" in note]
+        words = [
+            (f"{'forward' if by > 0 else 'back'} by {abs(by) / 1e6:.1f} s", at) for at, by in second.clocks
+        ]
+        assert told == [f"the clock was set {way} before entry {at}" for way, at in words][:20], seed
+        total += len(told)
+        shutil.rmtree(state)
+    assert total > 60
 
 
 def damaged(state: Path, how: str, logs: list[Path], chance: random.Random) -> bool:
@@ -185,6 +229,18 @@ def test_on_receipts(state_dir: Path, hidden: bool) -> None:
         except (Bad, ValueError, KeyError, TypeError, AttributeError):
             continue
         assert again == proven, f"byte {at} was changed and it is still proven"
+
+
+def test_both_tell_a_receipt_that_was_cut_to_its_beginning(state_dir: Path) -> None:
+    """A request's receipt with the request taken out is a good one of the session, as far as it goes."""
+    vkey, name = with_receipt(state_dir)
+    whole = receipt.make(state_dir, name)
+    cut = json.loads(receipt.make(state_dir, f"{name}-1"))
+    cut["request"] = None
+    for text, end in ((whole, True), (json.dumps(cut).encode(), False)):
+        proven = receipts.receipt(text, vkey)
+        assert receipts.ended(proven) is verify_receipt(text, vkey).ended is end
+    assert receipts.receipt(whole, vkey)[:-1] == proven
 
 
 def test_it_runs_alone(state_dir: Path) -> None:

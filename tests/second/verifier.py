@@ -58,6 +58,16 @@ def is_time(text: Any) -> bool:
     )
 
 
+def posix(text: str) -> int:
+    """Microseconds since 1970."""
+    year, month, day = int(text[:4]), int(text[5:7]), int(text[8:10])
+    days = sum(365 + (y % 4 == 0 and (y % 100 != 0 or y % 400 == 0)) for y in range(1970, year))
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    days += sum(DAYS[: month - 1]) + (month > 2 and leap) + day - 1
+    seconds = days * 86_400 + int(text[11:13]) * 3_600 + int(text[14:16]) * 60 + int(text[17:19])
+    return seconds * 1_000_000 + int(text[20:26])
+
+
 class Entry:
     """One entry, its form checked."""
 
@@ -154,8 +164,36 @@ class Sessions:
             now["answered"].add(number)
 
 
+class Clocks:
+    """Wall clock less time since boot, of entries of sessions. ``told`` are (seq, microseconds)."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+        self.offsets: dict[str, int] = {}
+        self.boots: dict[str, Any] = {}
+        self.last = ""
+
+    def add(self, fields: dict[str, Any]) -> None:
+        name = fields["session"]
+        if not name:
+            return
+        offset = posix(fields["time"]) - fields["mono"]
+        first = name not in self.offsets
+        if first:
+            boot = fields.get("boot") if fields["kind"] == "session.start" else None
+            self.boots[name] = boot if type(boot) is str and 0 < len(boot) <= 64 else None
+        before = self.offsets.get(self.last if first else name)
+        if before is not None and abs(offset - before) > 1_000_000:
+            one_boot = self.boots[name] is not None and self.boots[name] == self.boots[self.last]
+            if not first or offset < before or one_boot:
+                self.told.append((fields["seq"], offset - before))
+        self.offsets[name] = offset
+        self.last = name
+
+
 class Log:
-    """Everything found about one log. ``problems`` are (seq or None, words), in the order they were found."""
+    """Everything found about one log. ``problems`` are (seq or None, words), in the order they were found.
+    ``clocks`` are those that were set: before which entry, by how many microseconds."""
 
     def __init__(self, state_dir: str | Path, vkey: str | None = None) -> None:
         self.folder = Path(state_dir) / "log"
@@ -164,6 +202,7 @@ class Log:
         self.erased: dict[int, set[str]] = {}
         self.forgotten: list[tuple[int, dict[str, Any]]] = []
         self.torn: dict[str, int] = {}
+        self.clocks: list[tuple[int, int]] = []
         self.size = 0
         try:
             self._whole(vkey)
@@ -225,12 +264,14 @@ class Log:
             elif state["ended"] != (end is not None):
                 self.bad(None, "state says something else about the epoch's end")
         self.size = state["first"] + state["size"]
-        sessions = Sessions(pruned)
+        sessions, clocks = Sessions(pruned), Clocks()
         for entry in self.entries:
+            clocks.add(entry.fields)
             try:
                 sessions.add(entry.fields)
             except Bad as bad:
                 self.bad(entry.seq, str(bad))
+        self.clocks = clocks.told
         self._journals(state, sessions)
         self._redactions()
         self._torn()

@@ -3,6 +3,10 @@
 Constraint: a wrong digest must never come out. The key is device, inode, size, mtime and ctime; ctime cannot
 be set by a program, so whoever changes the file changes the key. A file changed in the last two seconds is
 not remembered: it could change again within the clock's grain. What cannot be read in the cache is not there.
+
+What a redaction forgot must not come back from the memory of a program that runs meanwhile: the redaction
+leaves a random mark in the file, and who read the file with another mark, or none, saves nothing of what it
+knew then.
 """
 
 from __future__ import annotations
@@ -11,12 +15,14 @@ import json
 import os
 import time
 
-from anchorhold.audit.files import make_folders, read_file, replace
+from anchorhold.audit.files import TMP, make_folders, read_file, remove_quietly, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+FILE = "digests.json"
+MARK = "mark"
 LIMIT = 4096
 """Digests kept; the oldest go first."""
 
@@ -28,8 +34,8 @@ class DigestCache:
     """``<state>/digests.json``. `put` and `get` work in memory, `save` writes; nothing raises."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._path = os.path.join(os.path.abspath(state_dir), "digests.json")
-        self._digests = _load(self._path)
+        self._path = os.path.join(os.path.abspath(state_dir), FILE)
+        self._mark, self._digests = _load(self._path)
         self._new: dict[str, str] = {}
 
     def get(self, stat: os.stat_result) -> str | None:
@@ -46,14 +52,31 @@ class DigestCache:
         file is then hashed again."""
         if not self._new:
             return
-        merged = {**_load(self._path), **self._new}
-        kept = dict(list(merged.items())[-LIMIT:])
+        folder = os.path.dirname(self._path)
+        temporary = os.path.join(folder, f"{TMP}{FILE}-{os.getpid()}")
         try:
-            make_folders(os.path.dirname(self._path))
-            replace(self._path, json.dumps(kept).encode(), sync=False)
+            make_folders(folder)
+            # There before the mark is read: a redaction after that removes it, and the rename fails.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            fd = os.open(temporary, flags, 0o600)
+            try:
+                mark, stored = _load(self._path)
+                if mark != self._mark:
+                    self._mark, self._digests, self._new = mark, stored, {}
+                kept = dict(list({**stored, **self._new}.items())[-LIMIT:])
+                write_all(fd, json.dumps({MARK: mark, **kept} if mark else kept).encode())
+            finally:
+                os.close(fd)
+            os.rename(temporary, self._path)
         except OSError:
+            remove_quietly((temporary,))
             return
         self._new = {}
+
+
+def forgotten() -> bytes:
+    """What a redaction leaves in the place of the cache."""
+    return json.dumps({MARK: os.urandom(16).hex()}).encode()
 
 
 def _key(stat: os.stat_result) -> str:
@@ -64,11 +87,14 @@ def _is_digest(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and not value.strip("0123456789abcdef")
 
 
-def _load(path: str) -> dict[str, str]:
+def _load(path: str) -> tuple[str, dict[str, str]]:
+    """The mark of the last redaction, if there was one, and the digests."""
     try:
         content = json.loads(read_file(path) or b"{}")
     except (OSError, ValueError, RecursionError):
-        return {}
+        return "", {}
     if not isinstance(content, dict):
-        return {}
-    return {key: value for key, value in content.items() if _is_digest(value)}
+        return "", {}
+    mark = content.get(MARK)
+    digests = {key: value for key, value in content.items() if _is_digest(value)}
+    return mark if isinstance(mark, str) else "", digests

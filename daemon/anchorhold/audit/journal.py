@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 
 from anchorhold.audit.entry import is_sound, records
 from anchorhold.audit.files import fsync_path, read_fd, remove_quietly
@@ -26,12 +27,13 @@ CHUNK = 8 << 20
 class Writer:
     """The journal of one open log. Made on disk with the first record."""
 
-    __slots__ = ("_fd", "_folder", "_log", "_place", "_root", "_sync", "broken", "name", "size")
+    __slots__ = ("_fd", "_folder", "_log", "_named", "_place", "_root", "_sync", "broken", "name", "size")
 
     def __init__(self, log: str, *, sync: bool) -> None:
         self._log = log
         self._folder = os.path.join(log, FOLDER)
         self._sync = sync
+        self._named = False  # whether the folder's own name is known to be on the disk
         self._fd = -1
         self._root = os.path.join(log, "vkey")
         self._place: tuple[int, int, int] | None = None
@@ -82,13 +84,12 @@ class Writer:
             self.broken = True
 
     def _create(self) -> int:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)  # not what is above it: a log that was removed stays so
-        except FileExistsError:
-            pass
-        else:
-            if self._sync:
-                fsync_path(self._log, directory=True)
+            self._named = False
+        if self._sync and not self._named:  # whoever made it may not have come so far yet
+            fsync_path(self._log, directory=True)
+            self._named = True
         if not self.is_there():
             raise FileNotFoundError(errno.ENOENT, "it was removed while in use", self._log)
         while True:

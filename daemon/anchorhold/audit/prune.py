@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from anchorhold.audit.files import audit_error, fsync_path, replace
 from anchorhold.audit.query import flat
-from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
+from anchorhold.audit.read import Epoch, Pruned, Snapshot, log_folder, read_bundle
 from anchorhold.audit.receipt import last_entry
 from anchorhold.audit.settle import Chain, Locked
 from anchorhold.audit.tree import WIDTH
@@ -51,7 +51,10 @@ def _old(snapshot: Snapshot, before: str) -> list[Old]:
     for epoch in snapshot.epochs[:-1]:
         if epoch.pruned:
             continue
-        bundle = read_bundle(epoch, (epoch.size - 1) // WIDTH)
+        try:
+            bundle = read_bundle(epoch, (epoch.size - 1) // WIDTH)
+        except Pruned:  # by somebody else, just now
+            continue
         last = str(flat(epoch.number, epoch.first + epoch.size - 1, bundle.entries[-1], None).get("time"))
         if last >= before:
             break

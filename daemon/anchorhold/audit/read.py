@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+class Pruned(AuditError):
+    """The entries were there when the log was looked at, and are being pruned."""
+
+
 class Epoch:
     """``number``, its ``folder``, seq of its ``first`` entry, its ``size``; ``pruned``: the entries are
     gone."""
@@ -31,7 +35,11 @@ class Epoch:
     def __init__(self, log: str, number: int, first: int, size: int) -> None:
         self.number, self.first, self.size = number, first, size
         self.folder = os.path.join(log, str(number))
-        self.pruned = os.path.lexists(os.path.join(self.folder, "end"))
+        self.pruned = self.is_pruned()
+
+    def is_pruned(self) -> bool:
+        """Whether it is so by now: ``end`` is there before the first file goes."""
+        return os.path.lexists(os.path.join(self.folder, "end"))
 
 
 class Bundle:
@@ -65,18 +73,25 @@ class Snapshot:
         return self.state.total
 
     def bundles(self, first: int = 0) -> Iterator[Bundle]:
-        """The bundles from the one that holds entry ``first`` on."""
+        """The bundles from the one that holds entry ``first`` on; what is pruned meanwhile is left out."""
         for epoch in self.epochs:
             if epoch.pruned or epoch.first + epoch.size <= first:
                 continue
             for number in range(max(0, first - epoch.first) // WIDTH, -(-epoch.size // WIDTH)):
-                yield read_bundle(epoch, number)
+                try:
+                    bundle = read_bundle(epoch, number)
+                except Pruned:
+                    break
+                yield bundle
 
     def one(self, seq: int) -> Bundle | None:
         """The bundle that holds an entry; None if the entry is not there (any more)."""
         for epoch in self.epochs:
             if epoch.first <= seq < epoch.first + epoch.size:
-                return None if epoch.pruned else read_bundle(epoch, (seq - epoch.first) // WIDTH)
+                try:
+                    return None if epoch.pruned else read_bundle(epoch, (seq - epoch.first) // WIDTH)
+                except Pruned:
+                    return None
         return None
 
 
@@ -95,22 +110,24 @@ def log_folder(state_dir: str | os.PathLike[str]) -> str:
 
 
 def read_raw(epoch: Epoch, number: int) -> bytes:
-    """A bundle's bytes; it may hold more entries than the epoch's size. AuditError, OSError."""
+    """A bundle's bytes; it may hold more entries than the epoch's size. AuditError (Pruned), OSError."""
     width = min(WIDTH, epoch.size - number * WIDTH)
     data = read_part(os.path.join(epoch.folder, tile_path("entries", number)), width)
     if data is None:
-        raise unreadable(epoch.first + number * WIDTH)
+        raise _gone(epoch, epoch.first + number * WIDTH) or unreadable(epoch.first + number * WIDTH)
     return data
 
 
 def read_bundle(epoch: Epoch, number: int) -> Bundle:
-    """One bundle as far as the epoch's size goes. AuditError, OSError."""
+    """One bundle as far as the epoch's size goes. AuditError (Pruned), OSError."""
     width = min(WIDTH, epoch.size - number * WIDTH)
     first = epoch.first + number * WIDTH
     entries = split_entries(read_raw(epoch, number))[:width]
     if len(entries) != width:
         raise unreadable(first)
     raw = read_openings(epoch.folder, number)
+    if raw is None and (gone := _gone(epoch, first)):  # else its names would look redacted
+        raise gone
     openings = None
     if raw is not None:
         try:
@@ -118,6 +135,13 @@ def read_bundle(epoch: Epoch, number: int) -> Bundle:
         except (IndexError, ValueError):
             raise unreadable(first) from None
     return Bundle(epoch.number, first, entries, openings)
+
+
+def _gone(epoch: Epoch, seq: int) -> Pruned | None:
+    """The error where a file is missing because its epoch is pruned by now."""
+    if not epoch.is_pruned():
+        return None
+    return Pruned(f"entry {seq} of the audit log is being pruned", hint="Try again.")
 
 
 def unreadable(seq: int) -> AuditError:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import json
 import os
 
+from anchorhold.audit import digests as cache
 from anchorhold.audit import journal
 from anchorhold.audit.entry import GROUPS, split_openings
-from anchorhold.audit.files import TMP, audit_error, fsync_path
+from anchorhold.audit.files import TMP, audit_error, fsync_path, read_file, replace
 from anchorhold.audit.grow import openings_path, read_openings, write_openings
 from anchorhold.audit.query import flat
 from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
@@ -309,10 +310,26 @@ def _forget_copies(state_dir: str, *, digests: bool) -> None:
     _shred(os.path.join(state_dir, "index.sqlite.new"))
     for folder, _, names in os.walk(state_dir):
         for name in names:
-            if name.startswith(("index.sqlite", TMP)) or (
-                digests and name == "digests.json" and folder == state_dir
-            ):
+            if name.startswith(("index.sqlite", TMP)):
                 _shred(os.path.join(folder, name))
+    if digests:
+        _forget_digests(state_dir)
+
+
+def _forget_digests(state_dir: str) -> None:
+    """Leave a mark in the place of the cache, so that nobody who runs meanwhile saves what it knew before.
+
+    Who had read an older mark is either still writing, and finds its file gone, or was in time, and is found.
+    """
+    path, mark = os.path.join(state_dir, cache.FILE), cache.forgotten()
+    while True:
+        _shred(path)
+        replace(path, mark, sync=True)
+        for name in os.listdir(state_dir):
+            if name.startswith(TMP):
+                _shred(os.path.join(state_dir, name))
+        if read_file(path) == mark:
+            return
 
 
 def _shred(path: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from anchorhold.audit.read import Bundle, Snapshot, read_bundle, read_raw, unreadable
+from anchorhold.audit.read import Bundle, Pruned, Snapshot, read_bundle, read_raw, unreadable
 from anchorhold.audit.tree import WIDTH
 
 TYPE_CHECKING = False
@@ -38,9 +38,12 @@ def of_session(snapshot: Snapshot, session: str) -> list[Found]:
         if epoch.pruned:
             break
         for number in range(-(-epoch.size // WIDTH) - 1, -1, -1):
-            if mark not in read_raw(epoch, number):
-                continue
-            bundle = read_bundle(epoch, number)
+            try:
+                if mark not in read_raw(epoch, number):
+                    continue
+                bundle = read_bundle(epoch, number)
+            except Pruned:  # meanwhile, as is all that is older
+                return found
             found[:0] = _in_bundle(bundle, bundle.first - epoch.first, mark, session)
             if found and found[0].fields.get("n") == 0:
                 return found

@@ -270,11 +270,9 @@ def _cosigned(witness: Cosigner, folder: str, directory: str, vkey: str) -> byte
         raise AuditError(str(error)) from None
     if not result.ok or not result.proven:
         raise VerifyError(f"nothing was signed: {result.first_bad or 'the log is not proven'}")
-    log = os.path.join(directory, "log") if os.path.isdir(os.path.join(directory, "log")) else directory
-    number = result.origin.rpartition("/")[2]
-    head = Checkpoint.parse(_read(os.path.join(log, number, "checkpoint")))
+    head = Checkpoint.parse(result.note)  # not the file again: another may be there by now
     if head.origin != result.origin or head.root.hex() != result.root or head.size == 0:
-        raise VerifyError("nothing was signed: the log changed meanwhile", hint="Try again.")
+        raise VerifyError("nothing was signed: the log has no entry that is signed")
     return witness.cosign(head)
 
 

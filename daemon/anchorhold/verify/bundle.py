@@ -23,7 +23,7 @@ from anchorhold.verify.entries import (
     openings_at,
 )
 from anchorhold.verify.merkle import WIDTH
-from anchorhold.verify.rules import KINDS, LOG_KINDS, LOOSE, STEP, Segment, wall_seconds
+from anchorhold.verify.rules import KINDS, LOG_KINDS, LOOSE, STEP, Clock, Segment, boot_of, wall_seconds
 
 
 class Seen:
@@ -31,10 +31,11 @@ class Seen:
 
     ``hashes``: leaf hashes of its entries. ``problems``: (seq, words) of entries. ``segments``: of sessions,
     in order. ``own``: (seq, fields) of the log's own entries. ``erased``: (seq, mask of groups) of openings
-    that are not there. ``loose``: bytes follow the last opening.
+    that are not there. ``loose``: bytes follow the last opening. ``last``: session and clocks of
+    the last entry that is of a session.
     """
 
-    __slots__ = ("erased", "hashes", "loose", "own", "problems", "segments", "trailing")
+    __slots__ = ("erased", "hashes", "last", "loose", "own", "problems", "segments", "trailing")
 
     def __init__(self) -> None:
         self.hashes: list[bytes] = []
@@ -42,6 +43,7 @@ class Seen:
         self.segments: list[Segment] = []
         self.own: list[tuple[int, dict[str, Any]]] = []
         self.erased: list[tuple[int, int]] = []
+        self.last: Clock | None = None
         self.loose = self.trailing = False
 
 
@@ -70,8 +72,8 @@ def _look(
     segments: dict[bytes, Segment] = {}
     matches = list(map(GRANT.fullmatch, entries)) if quick else [None] * len(entries)
     if len(entries) == WIDTH and openings is not None and None not in matches:
-        seen.segments = _all_grants([one.groups() for one in matches if one], openings, first, clocks)
-        return seen if seen.segments else None
+        groups = [one.groups() for one in matches if one]
+        return seen if _all_grants(seen, groups, openings, first, clocks) else None
     match_openings = GRANT_OPENINGS.match
     problems = seen.problems
     at = 0
@@ -80,6 +82,7 @@ def _look(
     commitments: tuple[tuple[int, bytes], ...] | None
     current, last_n, last_offset, last_class = b"", -2, 0, b""  # of the session that the last grant was of
     same = 0  # grants of that session and class since its segment was told
+    last: Clock | None = None  # of the last entry of a session, where that was no grant
     last_second, wall = b"", -1
     digests: list[bytes] = []  # of grants' openings, which are compared all at once with
     committed: list[bytes] = []  # what these entries commit to
@@ -105,7 +108,8 @@ def _look(
                     same += 1
                 else:
                     _tell(segments, current, same, last_n - 1, last_offset)
-                    _segment(segments, session, seq, int(n), offset).add(
+                    before = (current, last_offset) if current else last
+                    _segment(segments, session, seq, int(n), offset, before).add(
                         seq, int(n), offset, "grant", detail.decode()
                     )
                     current, last_n, last_class, same = session, int(n), detail, 0
@@ -114,9 +118,10 @@ def _look(
             if found is not None:
                 return None
         _tell(segments, current, same, last_n, last_offset)
+        last = (current, last_offset) if current else last
         current, same = b"", 0
         try:
-            commitments = _slowly(entry, seq, seen, segments, clocks)
+            commitments, last = _slowly(entry, seq, seen, segments, clocks, last)
         except EntryError as error:
             problems.append((seq, str(error)))
             commitments = None
@@ -135,27 +140,28 @@ def _look(
         return None
     seen.loose = not broken and at != len(data) and len(entries) == width
     seen.segments = list(segments.values())
+    seen.last = (current, last_offset) if current else last
     return seen
 
 
 def _all_grants(
-    groups: list[tuple[bytes, ...]], openings: bytes, first: int, clocks: dict[bytes, int]
-) -> list[Segment]:
+    seen: Seen, groups: list[tuple[bytes, ...]], openings: bytes, first: int, clocks: dict[bytes, int]
+) -> bool:
     """The segments of a full bundle of grants alone, as most are in a large log: column by column, which
-    takes less than entry by entry. None of them if not all is well."""
+    takes less than entry by entry. False if not all is well."""
     numbers, seconds, micros, monos, sessions, places, classes, names, digests = zip(*groups, strict=True)
     rows = GRANT_OPENINGS.findall(openings)
     walls = [_wall(second, clocks) for second in dict.fromkeys(seconds)]
     if list(map(int, numbers)) != list(range(first, first + WIDTH)) or len(rows) != WIDTH or min(walls) < 0:
-        return []
+        return False
     lengths, paths, others = zip(*rows, strict=True)
     sizes = list(map(len, paths))
     if b"".join(lengths) != pack(f">{WIDTH}H", *sizes) or len(openings) != sum(sizes) + WIDTH * REST:
-        return []
+        return False
     if not _agree([sha256(one).digest() for one in paths], names):
-        return []
+        return False
     if not _agree([sha256(one).digest() for one in others], digests):
-        return []
+        return False
     each = walls * WIDTH if len(walls) == 1 else map(clocks.__getitem__, seconds)
     offsets = list(map(sub, map(add, each, map(int, micros)), map(int, monos)))
     ns = list(map(int, places))
@@ -178,11 +184,14 @@ def _all_grants(
             and -STEP < offsets[end] - offsets[end - 1] < STEP
         ):
             end += 1
-        segment = _segment(segments, session, first + start, ns[start], offsets[start])
+        before = (sessions[start - 1], offsets[start - 1]) if start else None
+        segment = _segment(segments, session, first + start, ns[start], offsets[start], before)
         segment.add(first + start, ns[start], offsets[start], "grant", detail.decode())
         _tell(segments, session, end - start - 1, ns[end - 1], offsets[end - 1])
         start = end
-    return list(segments.values())
+    seen.segments = list(segments.values())
+    seen.last = sessions[-1], offsets[-1]
+    return True
 
 
 REST = 1 + 2 + 2 + 16 + len('{"sha256":""}') + 64
@@ -205,10 +214,12 @@ def _wall(second: bytes, clocks: dict[bytes, int]) -> int:
     return wall
 
 
-def _segment(segments: dict[bytes, Segment], session: bytes, seq: int, n: int, offset: int) -> Segment:
+def _segment(
+    segments: dict[bytes, Segment], session: bytes, seq: int, n: int, offset: int, before: Clock | None
+) -> Segment:
     segment = segments.get(session)
     if segment is None:
-        segment = segments[session] = Segment(session.decode(), seq, n, offset)
+        segment = segments[session] = Segment(session.decode(), seq, n, offset, before)
     return segment
 
 
@@ -219,9 +230,15 @@ def _tell(segments: dict[bytes, Segment], session: bytes, same: int, n: int, off
 
 
 def _slowly(
-    data: bytes, seq: int, seen: Seen, segments: dict[bytes, Segment], clocks: dict[bytes, int]
-) -> tuple[tuple[int, bytes], ...]:
-    """Any entry, in every detail. Returns its commitments; raises EntryError."""
+    data: bytes,
+    seq: int,
+    seen: Seen,
+    segments: dict[bytes, Segment],
+    clocks: dict[bytes, int],
+    last: Clock | None,
+) -> tuple[tuple[tuple[int, bytes], ...], Clock | None]:
+    """Any entry, in every detail. Returns its commitments, and its clock if it is of a session, else the
+    ``last`` one; raises EntryError."""
     entry = Entry(data)
     if entry.seq != seq:
         raise EntryError(f"it says that it is entry {entry.seq}")
@@ -232,9 +249,13 @@ def _slowly(
         raise EntryError("it is of an unknown kind")
     if entry.session:
         offset = wall + entry.micro - entry.mono
-        segment = _segment(segments, entry.session.encode(), seq, entry.n, offset)
+        name = entry.session.encode()
+        segment = _segment(segments, name, seq, entry.n, offset, last)
+        last = name, offset
         detail = entry.fields.get("request" if entry.kind.startswith("request.") else "class")
-        if detail is not None and type(detail) not in (str, int):
+        if entry.kind == "session.start":
+            detail = boot_of(entry.fields)
+        elif detail is not None and type(detail) not in (str, int):
             raise EntryError("its class or request is of the wrong type")
         segment.add(seq, entry.n, offset, entry.kind, detail)
         if entry.kind in LOG_KINDS:
@@ -243,7 +264,7 @@ def _slowly(
         seen.own.append((seq, entry.fields))
     elif entry.kind not in LOOSE:
         raise EntryError(f"{entry.kind} without a session")
-    return tuple((GROUPS.index(name), text.encode()) for name, text in entry.commitments.items())
+    return tuple((GROUPS.index(name), text.encode()) for name, text in entry.commitments.items()), last
 
 
 def _differs(group: int) -> str:

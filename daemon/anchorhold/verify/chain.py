@@ -100,6 +100,7 @@ class Chain:
         self.result.signed = plan.first + (head.size if head else 0)
         if head is not None:
             self.result.origin, self.result.root = head.origin, head.root.hex()
+            self.result.note = self.disk.checkpoints[number] or b""
             self.seen.append(Seen(plan.folder, key, head, plan.committed, plan.first))
         self._previous = head
         return following

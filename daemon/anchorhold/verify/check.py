@@ -91,7 +91,7 @@ class _Check:
         if result.open_sessions:
             many = "1 session has" if result.open_sessions == 1 else f"{result.open_sessions} sessions have"
             result.notes.append(f"{many} no end: still running, or crashed")
-        result.notes += [step_words(seq, moved) for seq, moved in self.rules.steps[:20]]
+        result.notes += [step_words(seq, moved) for seq, moved in sorted(self.rules.steps)[:20]]
         if result.left_over:
             many = "1 file is" if result.left_over == 1 else f"{result.left_over} files are"
             result.notes.append(f"{many} left over from a crash: the next run writes anew what it needs")

@@ -108,6 +108,7 @@ class EpochCheck:
         for segment in seen.segments:
             for seq, problem, count in self.rules.check(segment):
                 self._wrong_entry(place, problem, seq, count)
+        self.rules.went_on(seen.last)
         self.epoch.own += seen.own
         for seq, mask in seen.erased:
             self.books.erased.add(seq, mask)

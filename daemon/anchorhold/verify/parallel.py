@@ -174,14 +174,14 @@ def _pack(one: Looked) -> Any:
         (one.openings, one.missing, one.root, one.stored),
         b"".join(seen.hashes),
         [segment.pack() for segment in seen.segments],
-        (seen.trailing, seen.problems, seen.own, seen.erased),
+        (seen.trailing, seen.problems, seen.own, seen.erased, seen.last),
     )
 
 
 def _unpack(number: int, values: Any) -> Looked:
     (openings, missing, found, stored), hashes, segments, rest = values
     seen = Seen()
-    seen.trailing, seen.problems, seen.own, seen.erased = rest
+    seen.trailing, seen.problems, seen.own, seen.erased, seen.last = rest
     seen.segments = [Segment.unpack(values) for values in segments]
     one = Looked(number, seen, openings, missing=missing, stored=stored)
     seen.hashes = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]

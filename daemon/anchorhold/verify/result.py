@@ -60,6 +60,7 @@ class Result:
         self.vkey = ""
         self.origin = ""
         self.root = ""
+        self.note = b""  # the newest signed head, whole, as it was read
         self.size = 0
         self.before = 0
         self.signed = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import calendar
 import re
+from typing import Any
 
 CONTENT = frozenset({"model", "data"})
 """Classes that may be granted only in a sealed cell."""
@@ -24,7 +25,14 @@ INSIDE = frozenset({"grant", "list", "session.sealed", "session.end", "request.s
 KINDS = INSIDE | LOG_KINDS | {"session.start", "denial", "breach", "policy.load", "limit", "kill"}
 
 STEP = 1_000_000
-"""Microseconds by which wall clock and time since boot may drift apart between two entries of a session."""
+"""Microseconds by which wall clock and time since boot may drift apart between two entries. A clock that is
+slewed (NTP) goes faster or slower in both, so they do not; a leap second is one step of this size."""
+
+LONGEST_BOOT = 64
+"""Characters of a boot's name; the kernel's has 36."""
+
+Clock = tuple[bytes, int]
+"""A session, and wall clock less time since boot of an entry of it, in microseconds."""
 
 
 _SECOND = re.compile(rb"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})")
@@ -44,13 +52,21 @@ def wall_seconds(second: bytes) -> int:
     return calendar.timegm((year, month, day, hour, minute, of_minute, 0, 0, 0))
 
 
+def boot_of(fields: dict[str, Any]) -> str | None:
+    """The boot of the machine that a ``session.start`` names, if it does."""
+    boot = fields.get("boot")
+    return boot if isinstance(boot, str) and 0 < len(boot) <= LONGEST_BOOT else None
+
+
 class Segment:
     """What one bundle has of a session. ``events`` are (seq, kind, detail, times): detail is the class of a
-    grant or list, the request of a request; equal neighbours are one event that came so many times. ``gaps``
-    are (seq, n, the number that should have come)."""
+    grant or list, the request of a request, the boot of a session's start; equal neighbours are one event
+    that came so many times. ``gaps`` are (seq, n, the number that should have come). ``before``: the last
+    entry of a session that the bundle has before the first of this one."""
 
     __slots__ = (
         "aside",
+        "before",
         "events",
         "first",
         "first_n",
@@ -62,7 +78,8 @@ class Segment:
         "steps",
     )
 
-    def __init__(self, session: str, seq: int, n: int, offset: int) -> None:
+    def __init__(self, session: str, seq: int, n: int, offset: int, before: Clock | None = None) -> None:
+        self.before = before
         self.session, self.first, self.first_n, self.first_offset = session, seq, n, offset
         self.last_n, self.last_offset = n - 1, offset
         self.aside = (
@@ -118,9 +135,10 @@ def _gap(n: int, expected: int) -> str:
 
 
 class _Session:
-    __slots__ = ("done", "next", "offset", "partial", "running", "sealed", "started")
+    __slots__ = ("boot", "done", "next", "offset", "partial", "running", "sealed", "started")
 
-    def __init__(self) -> None:
+    def __init__(self, boot: str | None) -> None:
+        self.boot = boot
         self.next = self.offset = 0
         self.started = self.sealed = False
         self.partial = False  # entries of it are known to be missing: what they began can end
@@ -144,7 +162,8 @@ class Rules:
         self.unreadable = (
             0  # entries that could not be read, and were not found to be missing in a session yet
         )
-        self._offset: int | None = None  # of the last entry that was looked at, of whichever session
+        self._last: tuple[str | None, int] | None = None  # boot and offset of the last entry of a session
+        self._left: dict[str, str | None] = {}  # boots of sessions that ended in the bundle that is looked at
         self._open: dict[str, _Session] = {}
         self._ended: set[bytes] = set()
 
@@ -171,14 +190,14 @@ class Rules:
         gaps = list(segment.gaps)
         session = self._open.get(name)
         if session is None:
-            session = self._open[name] = _Session()
+            _, kind, detail, _ = segment.events[0]
+            boot = detail if kind == "session.start" and isinstance(detail, str) else None
+            session = self._open[name] = _Session(boot)
             if segment.first_n and self.pruned:
                 session.excuse()
             elif segment.first_n and bytes.fromhex(name) not in self._ended:
                 gaps.insert(0, (segment.first, segment.first_n, 0))
-            # Forward it goes with each restart of the machine; back only if the clock was set.
-            if self._offset is not None and (moved := segment.first_offset - self._offset) < -STEP:
-                self.steps.append((segment.first, moved))
+            self._compare(segment, boot)
         else:
             if segment.first_n != session.next:
                 gaps.insert(0, (segment.first, segment.first_n, session.next))
@@ -198,8 +217,29 @@ class Rules:
             if words:
                 found.append((seq, words, times))
         session.next, session.offset = segment.last_n + 1, segment.last_offset
-        self._offset = segment.last_offset
         return found
+
+    def _compare(self, segment: Segment, boot: str | None) -> None:
+        """The clocks of a session's first entry with those of the entry before it, of whichever session.
+
+        Forward they go with each restart of the machine; back only if the clock was set.
+        """
+        last = self._last if segment.before is None else self._clock(segment.before)
+        if last is not None:
+            moved = segment.first_offset - last[1]
+            if moved < -STEP or (moved > STEP and boot is not None and boot == last[0]):
+                self.steps.append((segment.first, moved))
+
+    def _clock(self, clock: Clock) -> tuple[str | None, int]:
+        name = clock[0].decode()
+        session = self._open.get(name)
+        return session.boot if session is not None else self._left.get(name), clock[1]
+
+    def went_on(self, last: Clock | None) -> None:
+        """All of a bundle was looked at; its ``last`` entry of a session."""
+        if last is not None:
+            self._last = self._clock(last)
+        self._left.clear()
 
     def _event(self, name: str, session: _Session, kind: str, detail: object) -> str | None:
         if bytes.fromhex(name) in self._ended:
@@ -216,6 +256,7 @@ class Rules:
             session.sealed = True
         elif kind == "session.end":
             self._open.pop(name, None)
+            self._left[name] = session.boot
             self._ended.add(bytes.fromhex(name))
         elif kind in ("request.start", "request.end"):
             return self._request(session, kind, detail)

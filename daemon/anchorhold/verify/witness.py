@@ -246,15 +246,21 @@ def _folder(folder: str, log: _Log, keys: list[VerifierKey], result: Result) -> 
     """Checkpoints that were kept elsewhere: each one of this log must still be true."""
     latest: tuple[int, float] | None = None
     lost: tuple[int, str, str] | None = None  # the newest one that cannot be compared
-    for name in sorted(os.listdir(folder))[:MOST]:
+    vouched = 0  # how many there are
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    if len(names) > MOST:  # what was left out can say the opposite
+        problem = f"it holds {len(names)} files, and only the first {MOST} were looked at"
+        result.add(Finding(ascii(folder)[1:-1], f"{problem}: move old heads, and what is none, elsewhere"))
+    for name in names[:MOST]:
         path = os.path.join(folder, name)
-        if name.startswith(".") or not os.path.isfile(path):
+        if not os.path.isfile(path):
             continue
         found = _kept(path, log, keys, result)
         if found is None:
             continue
         entries, since, comparable = found
         if not comparable:
+            vouched += 1
             problem = f"{_LOST}; it was seen on {_day(since)}"
             lost = max(lost or (0, "", ""), (entries, ascii(path)[1:-1], problem))
         elif latest is None or entries >= latest[0]:
@@ -263,6 +269,11 @@ def _folder(folder: str, log: _Log, keys: list[VerifierKey], result: Result) -> 
         result.add(Finding(*lost[1:]))
     elif latest is None:
         result.add(Finding(ascii(folder)[1:-1], "the folder holds no checkpoint that this log agrees with"))
+    elif vouched:
+        result.notes.append(
+            f"{vouched} checkpoints in {ascii(folder)[1:-1]} are of epochs that were pruned since, and count "
+            "as true because a newer one agrees: of worth if nobody else can write to that folder"
+        )
     if latest is not None:
         _tell(result, folder, *latest)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from anchorhold.audit import journal
+from anchorhold.audit.files import fsync_path
 from anchorhold.audit.journal import Writer
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
@@ -261,3 +262,27 @@ def test_a_journal_shorter_than_what_is_in_the_tree_goes(state_dir: Path) -> Non
     assert list((state_dir / "log/journal").iterdir()) == [] and numbers(state_dir) == list(range(5))
     assert [entry["kind"] for entry in records(state_dir)].count("log.recovered") == 0
     good(state_dir)
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_the_folders_name_is_on_the_disk_whoever_made_it(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    """Another process can have made it a moment ago, and not have come to its fsync."""
+    log = Log.open(state_dir, durability="fsync")
+    if made:
+        (state_dir / "log/journal").mkdir()
+    synced: list[str] = []
+
+    def fsync(path: str, *, directory: bool = False) -> None:
+        synced.append(os.path.relpath(path, state_dir))
+        fsync_path(path, directory=directory)
+
+    monkeypatch.setattr("anchorhold.audit.journal.fsync_path", fsync)
+    log.append("policy.load", "", {})
+    assert synced == ["log", "log/journal"]
+    log.checkpoint()
+    synced.clear()
+    log.append("policy.load", "", {})  # a new journal, in a folder that is known to be there
+    assert synced == ["log/journal"]
+    log.close()

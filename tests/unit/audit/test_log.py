@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -194,6 +195,42 @@ def test_of_several_policies_the_strictest_that_is_open_ends_the_epoch(state_dir
     loose.close()
     Log.open(state_dir, epoch_entries=1_000).close()
     assert (state_dir / "log/3/key").exists()
+
+
+def test_who_waits_for_the_lock_is_told_for_whom(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the holder wrote into it; by the kernel where that is none of a process that is there."""
+    monkeypatch.setattr(settle, "LOCK_SECONDS", 0.0)
+    filled(state_dir, 3).close()
+    log, lock = str(state_dir / "log"), state_dir / "log/lock"
+    me = f"by another process \\({os.getpid()}, "
+    assert lock.read_bytes() == b""
+    lock.write_text("4194304999\n")  # what a crash left
+    with settle.Locked(log):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(settle.Held, match=me) as held:
+            settle.Locked(log).__enter__()
+        assert f"kill -KILL {os.getpid()}" in held.value.hint
+        for said in ("", "4194304999", "nonsense", "-1"):
+            lock.write_text(said)
+            with pytest.raises(settle.Held, match=me):
+                settle.Locked(log).__enter__()
+        monkeypatch.setattr(settle, "open", lambda *_, **__: (_ for _ in ()).throw(OSError()), raising=False)
+        with pytest.raises(settle.Held, match="unknown which") as held:
+            settle.Locked(log).__enter__()
+        assert "lslocks" in held.value.hint
+        lock.write_text(str(os.getpid()))
+        with pytest.raises(settle.Held, match=f"\\({os.getpid()}\\)"):  # it has ended by now
+            settle.Locked(log).__enter__()
+    assert lock.read_bytes() == b""
+
+
+def test_a_lock_that_cannot_name_its_holder_is_one(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        filled(state_dir, 3).close()
     good(state_dir)
 
 

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import shutil
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from anchorhold.audit import prune
+from anchorhold.audit.index import build
+from anchorhold.audit.index.filters import Filter
+from anchorhold.audit.index.find import find
+from anchorhold.audit.index.schema import Unusable
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries, log_size
+from anchorhold.audit.read import Snapshot, read_bundle
+from anchorhold.audit.sessions import of_session
+from anchorhold.errors import AuditError
 from anchorhold.verify.check import verify
 from tests.unit.audit.logs import all_bytes, good, session
 
@@ -81,3 +94,98 @@ def test_a_forged_end_is_found(state_dir: Path) -> None:
             assert not verify(str(state_dir)).ok, (number, at)
         path.write_bytes(data)
     good(state_dir)
+
+
+def pruning_at(monkeypatch: pytest.MonkeyPatch, state: Path, place: str, name: str, at: int) -> list[int]:
+    """Prune all that is old just before the ``at``-th call of a function by whoever reads."""
+    real, calls = getattr(importlib.import_module(place), name), [0]
+
+    def call(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == at:
+            prune.prune(state, "2999", reason="r", by="b")
+        return real(*arguments)
+
+    monkeypatch.setattr(f"{place}.{name}", call)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["read_raw", "read_openings"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_reader_goes_on_where_it_is_pruned_meanwhile(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int
+) -> None:
+    """It is no damage: what was not read yet is left out, and no name that is there looks redacted."""
+    chain(state_dir)
+    before = list(entries(state_dir))
+    pruning_at(monkeypatch, state_dir, "anchorhold.audit.read", name, at)
+    found = list(entries(state_dir))
+    assert found and all(entry in before for entry in found)
+    assert [entry["seq"] for entry in found[-20:]] == [entry["seq"] for entry in before[-20:]]
+    assert not any("redacted" in entry for entry in found)
+
+
+def test_one_entry_a_session_and_the_plan_where_it_is_pruned_meanwhile(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain(state_dir)
+    log = str(state_dir / "log")
+    snapshot, old = Snapshot(log), Snapshot(log)
+    assert len(snapshot.epochs) == len(old.epochs) == 4
+    prune.prune(state_dir, "2999", reason="r", by="b")
+    assert snapshot.one(0) is None
+    assert [one.fields["n"] for one in of_session(snapshot, f"{1:016x}")] == [25]
+    assert of_session(snapshot, f"{0:016x}") == []
+    assert prune._old(old, "2999") == []
+    with pytest.raises(AuditError, match="is being pruned"):
+        read_bundle(snapshot.epochs[0], 0)
+    shutil.rmtree(state_dir / "log/3/tile")  # but what is missing is told
+    with pytest.raises(AuditError, match="cannot be read"):
+        read_bundle(snapshot.epochs[3], 0)
+
+
+@pytest.mark.parametrize("name", ["seal_time", "fsync_path", "seal"])
+def test_an_index_is_made_again_where_it_is_pruned_meanwhile(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    chain(state_dir)
+    with monkeypatch.context() as patch:
+        calls = pruning_at(patch, state_dir, "anchorhold.audit.index.build", name, 1)
+        size = build.update(state_dir)
+    assert size == log_size(state_dir) and calls[0] > 1
+    (first,) = find(state_dir, Filter(), limit=1)
+    assert first["kind"] == "epoch.start" and first["epoch"] == 3
+
+
+@pytest.mark.parametrize("name", ["is_sealed", "seal"])
+def test_an_index_that_is_pruned_while_it_grows(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    chain(state_dir)
+    build.update(state_dir)
+    with monkeypatch.context() as patch:
+        pruning_at(patch, state_dir, "anchorhold.audit.index.build", name, 1)
+        assert build.update(state_dir) == log_size(state_dir)
+    assert next(find(state_dir, Filter()))["epoch"] == 3
+
+
+def test_an_index_that_is_taken_away_each_time(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chain(state_dir)
+    monkeypatch.setattr("anchorhold.audit.index.build.seal", lambda path, _: os.unlink(path))
+    with pytest.raises(Unusable, match="pruned just now"):
+        build.update(state_dir)
+    assert len(list(find(state_dir, Filter()))) == log_size(state_dir)
+
+
+def test_an_index_of_a_log_that_is_gone(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not taken for a pruning."""
+    chain(state_dir)
+    build.update(state_dir)
+
+    def gone(*_: object) -> None:
+        raise FileNotFoundError(2, "gone", "log")
+
+    monkeypatch.setattr("anchorhold.audit.index.build.Snapshot", gone)
+    for make in (build.update, build.rebuild):
+        with pytest.raises(FileNotFoundError):
+            make(state_dir)

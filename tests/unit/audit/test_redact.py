@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from anchorhold.audit import redact
+from anchorhold.audit.digests import DigestCache
+from anchorhold.audit.files import replace, write_all
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries, path_pattern
 from anchorhold.audit.state import State
@@ -97,7 +100,7 @@ def test_digests_too(state: Path) -> None:
         state, lambda entry: entry.get("sha256") == "cd" * 32, ("names", "digests"), reason="", by=""
     )
     assert b"cd" * 32 not in all_bytes(state).replace(b'"policy_sha256":"' + b"cd" * 32, b"")
-    assert not (state / "digests.json").exists()
+    assert list(json.loads((state / "digests.json").read_text())) == ["mark"]
     good(state)
 
 
@@ -246,3 +249,68 @@ def test_an_index_that_is_renamed_just_then(state: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(redact, "_shred", slow)
     redact.redact(state, matcher(SECRET), ["names"], reason="r", by="b")
     assert not list(state.glob("index.sqlite*"))
+
+
+@pytest.fixture
+def running(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, DigestCache]:
+    """A program that goes on, and knows a digest that it has not saved yet."""
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
+    model = tmp_path / "model.gguf"
+    model.write_bytes(b"GGUF")
+    cache = DigestCache(state)
+    cache.put(model.stat(), "cd" * 32)
+    return model, cache
+
+
+def forget_digests(state: Path) -> None:
+    groups = ("names", "digests")
+    redact.redact(state, lambda entry: entry.get("sha256") == "cd" * 32, groups, reason="", by="")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_digest_does_not_come_back_from_a_run_that_goes_on(
+    state: Path, running: tuple[Path, DigestCache], there: bool
+) -> None:
+    model, cache = running
+    if not there:
+        (state / "digests.json").unlink()
+    forget_digests(state)
+    cache.save()
+    assert b"cd" * 32 not in (state / "digests.json").read_bytes()
+    cache.put(model.stat(), "ef" * 32)  # what it learns from then on is no secret
+    cache.save()
+    assert DigestCache(state).get(model.stat()) == "ef" * 32
+
+
+@pytest.mark.parametrize("moment", ["written", "renamed"])
+def test_a_digest_that_is_being_saved_just_then(
+    state: Path, running: tuple[Path, DigestCache], monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Read the cache before the redaction, and written or renamed by whoever goes on only during it."""
+    _, cache = running
+    loaded: list[bytes] = []
+
+    def slow(fd: int, data: bytes) -> None:
+        if moment == "written":
+            forget_digests(state)
+        loaded.append(data)
+        write_all(fd, data)
+
+    monkeypatch.setattr("anchorhold.audit.digests.write_all", slow)
+    if moment == "renamed":
+
+        def late(path: str, data: bytes, *, sync: bool) -> None:
+            replace(path, data, sync=sync)
+            if not loaded:
+                before, cache._mark = cache._mark, json.loads(data)["mark"]  # as if it had looked before
+                cache.save()
+                cache._mark = before
+
+        monkeypatch.setattr("anchorhold.audit.redact.replace", late)
+        forget_digests(state)
+    else:
+        cache.save()
+    assert loaded and b"cd" * 32 in loaded[0]
+    assert b"cd" * 32 not in (state / "digests.json").read_bytes()
+    assert not list(state.glob(".tmp-*"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +21,8 @@ from anchorhold.audit.delivery import Delivery
 from anchorhold.audit.log import Log
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.witness import deliver, parse
-from anchorhold.errors import AuditError, PolicyError, UsageError
+from anchorhold.cli.proof import _cosigned
+from anchorhold.errors import AuditError, PolicyError, UsageError, VerifyError
 from anchorhold.verify.check import verify
 from anchorhold.verify.note import COSIGNATURE, VerifierKey, cosigned_at
 from tests.unit.audit.logs import filled, good, session
@@ -351,6 +354,69 @@ def test_pruning_does_not_hide_a_fork(state: Path, tmp_path: Path) -> None:
     assert not result.ok and "cannot be told" in str(result.first_bad)
     assert [one["entries"] for one in result.witnessed] == [13]  # the head of epoch 0, which is the same
     assert not verify(str(other), heads=[(last.note, 0.0)]).ok
+
+
+def test_a_fork_that_is_pruned_and_put_into_the_folder_too(state: Path, tmp_path: Path) -> None:
+    """Whoever has the key and can write to the folder deceives whoever only looks there (which is documented,
+    and told in a note); not a witness that remembers for itself what it signed."""
+    folder, other, memory = tmp_path / "disk", tmp_path / "other", str(tmp_path / "memory")
+    folder.mkdir()
+    vkey = (state / "log/vkey").read_text().strip()
+    shutil.copytree(state, other)
+    grow(state, "c" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    witness = Cosigner(memory, "w.example/a")
+    keep_cosigned(state, _cosigned(witness, memory, str(state), vkey))
+    for name in "de":
+        grow(other, name * 16, rotate=True)
+    prune.prune(other, "2999", reason="r", by="b")
+    number = json.loads((other / "log/state").read_bytes())["epoch"]
+    note = (other / f"log/{number}/checkpoint").read_bytes()
+    (folder / "newer.txt").write_bytes(note)
+    result = verify(str(other), vkey=vkey, witnesses=[str(folder)])
+    assert result.ok and any(note.startswith("1 checkpoints") and "pruned" in note for note in result.notes)
+    with pytest.raises(VerifyError, match=r"nothing was signed.*cannot be told"):
+        _cosigned(witness, memory, str(other), vkey)
+    assert not verify(str(other), vkey=vkey, witnesses=[witness.vkey()]).ok
+    grow(state, "f" * 16)
+    assert _cosigned(witness, memory, str(state), vkey)  # the true one goes on
+
+
+def test_too_many_heads_in_a_folder_are_told(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was not looked at could say the opposite."""
+    folder, other = tmp_path / "disk", tmp_path / "other"
+    folder.mkdir()
+    shutil.copytree(state, other)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    for number in range(3):
+        (folder / f".hidden-{number}").touch()
+    monkeypatch.setattr("anchorhold.verify.witness.MOST", 2)
+    assert verify(str(state), witnesses=[str(folder)]).ok
+    grow(state, "c" * 16)
+    assert deliver(state, (f"folder:{folder}",)) == []
+    result = verify(str(other), witnesses=[str(folder)])
+    assert not result.ok and "holds 3 files, and only the first 2 were looked at" in str(result.first_bad)
+
+
+def test_what_is_cosigned_is_what_was_verified(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what is in its place a moment later: another size with the same root."""
+    memory, vkey = str(tmp_path / "memory"), (state / "log/vkey").read_text().strip()
+    path = state / "log/1/checkpoint"
+    note = path.read_bytes()
+
+    def swapped(*arguments: Any, **options: Any) -> Any:
+        result = verify(*arguments, **options)
+        lines = note.split(b"\n")
+        path.write_bytes(b"\n".join([lines[0], b"7", *lines[2:]]))
+        return result
+
+    monkeypatch.setattr("anchorhold.verify.check.verify", swapped)
+    signed = _cosigned(Cosigner(memory, "w.example/a"), memory, str(state), vkey)
+    assert signed.startswith(note)
 
 
 def test_a_newer_head_vouches_for_a_pruned_epoch(state: Path, tmp_path: Path) -> None:

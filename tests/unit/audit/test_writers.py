@@ -80,7 +80,8 @@ def test_a_stopped_writer_stops_nobody_else(state_dir: Path, monkeypatch: pytest
                 log.checkpoint()
             except AuditError as error:
                 held += 1
-                assert "held by another process" in str(error) and str(job.pid) in error.hint
+                assert f"held by another process ({job.pid}, " in str(error)
+                assert "which is stopped" in str(error) and f"kill -CONT {job.pid}" in error.hint
             log.close()
             job.send_signal(signal.SIGCONT)
     finally:

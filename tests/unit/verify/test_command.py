@@ -14,6 +14,8 @@ import pytest
 
 from anchorhold.audit.log import Log
 from anchorhold.verify.__main__ import main
+from anchorhold.verify.rules import step_words
+from tests.second.verifier import Log as Second
 from tests.support import TOP
 from tests.unit.audit.logs import filled, session
 
@@ -136,6 +138,68 @@ def test_a_clock_that_was_set(state_dir: Path, monkeypatch: pytest.MonkeyPatch) 
     assert result.ok and len(notes) == 2
     assert "set back by 3600.0 s before entry 3" in notes[0]
     assert "set forward by 10800.0 s before entry 5" in notes[1]
+
+
+def clock_notes(
+    state: Path, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, str, float]]
+) -> list[str]:
+    """What is told of sessions (name, boot, seconds by which the clock is off), one entry each time."""
+    import time
+
+    from anchorhold.verify.check import verify
+
+    real, log, begun = time.time_ns, Log.open(state), set()
+    for name, boot, seconds in steps:
+        monkeypatch.setattr(time, "time_ns", lambda off=seconds: real() + round(off * 10**9))
+        if name in begun:
+            log.append("denial", name, {"call": "open"})
+        else:
+            log.append("session.start", name, {"boot": boot} if boot else {})
+        begun.add(name)
+    monkeypatch.setattr(time, "time_ns", real)
+    log.checkpoint()
+    log.close()
+    result = verify(str(state))
+    assert result.ok
+    second = Second(state)
+    notes = [note for note in result.notes if "the clock" in note]
+    assert notes == [step_words(seq, moved) for seq, moved in second.clocks]
+    return notes
+
+
+A, B, C = "a" * 16, "b" * 16, "c" * 16
+
+
+def test_a_clock_that_was_set_forward_between_two_sessions(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = clock_notes(state_dir, monkeypatch, [(A, "x", 0), (B, "x", 3_600), (C, "x", 3_600)])
+    assert notes == ["the clock was set forward by 3600.0 s before entry 2"]
+
+
+@pytest.mark.parametrize("boots", [("x", "y"), ("", ""), ("x", ""), ("x" * 65, "x" * 65)])
+def test_a_restart_is_no_clock_that_was_set_forward(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, boots: tuple[str, str]
+) -> None:
+    """Time since boot begins anew with it; back it is told even then."""
+    steps = [(A, boots[0], 0.0), (B, boots[1], 3_600.0), (C, boots[1], 0.0)]
+    notes = clock_notes(state_dir, monkeypatch, steps)
+    assert notes == ["the clock was set back by 3600.0 s before entry 3"]
+
+
+def test_small_steps_are_not_told(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a clock that is kept right does: no two neighbours are more than a second apart."""
+    steps = [(f"{number:016x}", "x", 0.9 * number) for number in range(20)]
+    assert clock_notes(state_dir, monkeypatch, steps) == []
+
+
+def test_sessions_at_once_and_a_clock_that_is_set(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session's first entry is held against the entry before it, not against what came after it."""
+    steps = [(A, "x", 0.0), (B, "x", 0), (A, "x", 3_600), (C, "x", 3_600), (B, "x", 3_600)]
+    assert clock_notes(state_dir, monkeypatch, steps) == [
+        "the clock was set forward by 3600.0 s before entry 3",
+        "the clock was set forward by 3600.0 s before entry 5",
+    ]
 
 
 def test_it_runs_alone(state_dir: Path, tmp_path: Path) -> None:

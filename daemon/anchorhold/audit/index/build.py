@@ -36,6 +36,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+AGAIN = 3
+"""Times that a new one is made where each is taken away meanwhile."""
+
+
+class _TakenAway(Exception):
+    """A redaction or pruning removed the file that was being made: what was read is not to come back."""
+
+
 class Only:
     """Held by the one process that changes the index: a lock on the state directory itself."""
 
@@ -74,6 +82,15 @@ def rebuild(state_dir: str | os.PathLike[str]) -> int:
 
 
 def _rebuild(state: str, log: str) -> int:
+    for _ in range(AGAIN):
+        try:
+            return _made(state, log)
+        except _TakenAway:
+            continue
+    raise Unusable("the log is redacted or pruned just now")
+
+
+def _made(state: str, log: str) -> int:
     if os.stat(state).st_uid != os.geteuid():
         raise Unusable("the log is another user's")  # who could not replace a file of ours
     new = _cleared(state)
@@ -97,9 +114,11 @@ def _rebuild(state: str, log: str) -> int:
         seal(new, sealed)
         fsync_path(new)  # or a power loss could leave one that says it is whole
         os.rename(new, os.path.join(state, NAME))
-    except BaseException:
+    except BaseException as error:
         if os.path.lexists(new):
             os.unlink(new)
+        elif isinstance(error, (FileNotFoundError, sqlite3.Error)):
+            raise _TakenAway from error
         raise
     finally:
         if collecting:
@@ -134,9 +153,13 @@ def update(state_dir: str | os.PathLike[str]) -> int:
         try:
             size = _append(base, path, log)
         except sqlite3.Error as error:
-            if not is_damage(error):  # a long reader, no space: it is as it was
+            if not is_damage(error) and os.path.lexists(path):  # a long reader, no space: it is as it was
                 raise
             size = None
+        except FileNotFoundError:
+            if os.path.lexists(path):
+                raise
+            size = None  # a redaction or pruning took it away
         finally:
             base.close()
         return _rebuild(state, log) if size is None else size

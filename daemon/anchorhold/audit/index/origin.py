@@ -9,7 +9,7 @@ import os
 from hashlib import sha256
 
 from anchorhold.audit.files import read_file
-from anchorhold.audit.read import Epoch, Snapshot, read_raw
+from anchorhold.audit.read import Epoch, Pruned, Snapshot, read_raw
 from anchorhold.audit.tree import WIDTH, split_entries
 
 TYPE_CHECKING = False
@@ -25,7 +25,10 @@ def anchor(snapshot: Snapshot, size: int) -> str:
     if state.first < size <= state.total:  # as nearly always; the other epochs need not be looked at
         epoch = Epoch(snapshot.log, state.epoch, state.first, state.size)
         number, at = divmod(size - 1 - epoch.first, WIDTH)
-        return sha256(split_entries(read_raw(epoch, number))[at]).hexdigest()
+        try:
+            return sha256(split_entries(read_raw(epoch, number))[at]).hexdigest()
+        except Pruned:  # it is not the current epoch any more
+            return ""
     bundle = snapshot.one(size - 1)
     return "" if bundle is None else sha256(bundle.entries[size - 1 - bundle.first]).hexdigest()
 
