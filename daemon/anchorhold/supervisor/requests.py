@@ -202,7 +202,8 @@ class ChatRequest(_Sampled):
 
 
 class CompletionRequest(_Sampled):
-    """A text to be continued as it is, without the model's chat template. Control words are plain text."""
+    """A text to be continued as it is, without the model's chat template. Control words count
+    as such: whoever writes a raw prompt writes the template too."""
 
     __slots__ = ("prompt",)
     kind = "complete"

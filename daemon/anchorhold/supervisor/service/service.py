@@ -274,9 +274,10 @@ class Service:
                     "state": keeper.state,
                     "model": os.path.basename(model.path),
                     "model_sha256": model.sha256,
-                    "context": model.context,
+                    "context": model.context if session is None else session.context or model.context,
                     "created": self.created,
-                    "embeddings": True,
+                    # Known when the model is loaded; until then a request finds out.
+                    "embeddings": session is None or not session.context or session.embeddings,
                     "figures": {
                         "memory": used["mapped"] or 0,
                         "restarts": keeper.restarts,
