@@ -203,6 +203,7 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     if "userns" in held:
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
         layers.Rlimits({"NPROC": config["tasks"]}).apply()
+    os.environ.pop("GLIBC_TUNABLES", None)  # libc has read it; the worker sees nothing of its supervisor's
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     # A thread that waits at the engine's barrier gives its processor up soon: much faster on a machine that
     # is busy with other things too, the same on an idle one (libgomp manual, GOMP_SPINCOUNT).

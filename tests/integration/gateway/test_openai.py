@@ -67,7 +67,7 @@ def test_a_chat(openai: OpenAI, backend: Scripted) -> None:
     assert found.id == "chatcmpl-" + raw.headers["x-request-id"] and found.model == "test"
     asked = chat_of(backend)
     assert asked.messages == [{"role": "user", "content": "hello there"}]
-    assert asked.sampling == Sampling(99, 0.5, 0.9, 2**32 - 1, ("END",), None)
+    assert asked.sampling.fields() == Sampling(99, 0.5, 0.9, 2**32 - 1, ("END",), None).fields()
     assert asked.principal.startswith("uid:") and asked.tools is asked.format is asked.tool_choice is None
 
 
