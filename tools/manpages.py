@@ -67,7 +67,9 @@ def header(title: str) -> str:
 
 def page(command: click.Command, words: tuple[str, ...], short: str) -> str:
     """The page of one command. words: as typed, ``("anchorhold", "audit", "list")``."""
-    context = click.Context(command, info_name=" ".join(words))
+    context = click.Context(
+        command, info_name=" ".join(words), help_option_names=root.context_settings["help_option_names"]
+    )
     title = "-".join(words)
     out = [header(title), ".SH NAME", f"{escaped(title)} \\- {escaped(short.rstrip('.'))}", ".SH SYNOPSIS"]
     pieces = " ".join(command.collect_usage_pieces(context))
