@@ -17,7 +17,8 @@ import pytest
 from openai import AuthenticationError, OpenAI
 
 from anchorhold.errors import PolicyError
-from anchorhold.supervisor.service.front import Front, may
+from anchorhold.supervisor.service.front import Front
+from anchorhold.supervisor.service.peers import Peer
 from tests.integration.gateway.raw import said
 from tests.integration.gateway.scripted import Scripted, policy, serving
 from tests.support import UID, reopened
@@ -181,7 +182,7 @@ def test_a_form_cannot_ask(page_place: tuple[Path, int]) -> None:
 
 def test_an_unknown_user_gets_nothing(tmp_path: Path) -> None:
     """The kernel says who connects; with a group its members get in."""
-    assert may(os.geteuid(), 0, None) and may(0, 0, None) and not may(UID, UID, None)
+    assert Peer(1, os.geteuid(), 0).may(None) and Peer(1, 0, 0).may(None) and not Peer(1, UID, UID).may(None)
     if os.geteuid() != 0:
         pytest.fail("this test becomes another user, so it must be run by root")
     import grp

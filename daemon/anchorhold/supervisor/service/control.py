@@ -15,13 +15,13 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import threading
 from pathlib import Path
 
 from anchorhold.channel import frames
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, WorkerError
+from anchorhold.supervisor.service.peers import Peer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,39 +36,6 @@ MOST = 4096
 MOST_ANSWER = 8 << 20
 SECONDS = 10.0
 CLIENTS = 16
-_UCRED = struct.Struct("iII")
-
-
-class Peer:
-    """Who is at the other end, by the kernel's word."""
-
-    __slots__ = ("gid", "pid", "uid")
-
-    def __init__(self, pid: int, uid: int, gid: int) -> None:
-        self.pid, self.uid, self.gid = pid, uid, gid
-
-    @classmethod
-    def of(cls, connection: socket.socket) -> Peer:
-        """Raises OSError."""
-        data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        return cls(*_UCRED.unpack(data))
-
-    def may(self, group: str | None) -> bool:
-        """Whether it is root, this user, or a member of the group."""
-        return self.uid in (0, os.geteuid()) or (group is not None and self._is_member(group))
-
-    def _is_member(self, group: str) -> bool:
-        import grp
-        import pwd
-
-        try:
-            found = grp.getgrnam(group)
-            if self.gid == found.gr_gid:
-                return True
-            user = pwd.getpwuid(self.uid)
-            return found.gr_gid in os.getgrouplist(user.pw_name, user.pw_gid)
-        except (KeyError, OSError):
-            return False
 
 
 def path_of(runtime: str) -> str:

@@ -11,7 +11,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections import Counter, deque
@@ -25,6 +24,7 @@ from anchorhold.supervisor.requests import ChatRequest, CompletionRequest, Embed
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.gate import ENTRY, FIRST_EXTRA_FD, START_SECONDS, Gate
 from anchorhold.supervisor.service.listeners import Listener, give_tokens, plan, tls_files
+from anchorhold.supervisor.service.peers import Peer
 from anchorhold.supervisor.service.refusals import code_of, status_of
 
 TYPE_CHECKING = False
@@ -51,7 +51,6 @@ FORBIDDEN = (
     b"HTTP/1.1 403 Forbidden\r\ncontent-type: application/json\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%s" % (len(_WORDS), _WORDS)
 )
-_UCRED = struct.Struct("iII")
 _CHUNK = 1 << 18
 
 
@@ -319,20 +318,19 @@ class Front:
             return
         with connection:
             try:
-                data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-                _pid, uid, gid = _UCRED.unpack(data)
-                if not may(uid, gid, listener.api.group):
+                peer = Peer.of(connection)
+                if not peer.may(listener.api.group):
                     connection.setblocking(False)
                     connection.send(FORBIDDEN)
                     connection.shutdown(socket.SHUT_WR)
                     connection.recv(_CHUNK)  # what is unread at the close would take the answer away again
                     return
                 self._next_connection += 1
-                self._gate.hand_in(connection, self._next_connection, index, uid)
+                self._gate.hand_in(connection, self._next_connection, index, peer.uid)
             except OSError:
                 return  # it has left, or the gateway takes no more for now
-            self._peers[self._next_connection] = (uid, index)
-            self._let_in[uid, index] += 1
+            self._peers[self._next_connection] = (peer.uid, index)
+            self._let_in[peer.uid, index] += 1
 
     def _read(self) -> bool:
         """Take what the gateway says. False at its end. Raises ProtocolError."""
@@ -510,25 +508,6 @@ class _Answer:
         clean = message.encode("utf-8", "replace").decode("utf-8")
         self._send("failed", status=status, code=code, message=clean, retry_after=retry_after)
         self.front.over(self)
-
-
-def may(uid: int, gid: int, group: str | None) -> bool:
-    """Whether a peer is root, this user, or a member of the group."""
-    if uid in (0, os.geteuid()):
-        return True
-    if group is None:
-        return False
-    import grp
-    import pwd
-
-    try:
-        wanted = grp.getgrnam(group).gr_gid
-        if gid == wanted:
-            return True
-        user = pwd.getpwuid(uid)
-        return wanted in os.getgrouplist(user.pw_name, user.pw_gid)
-    except (KeyError, OSError):
-        return False
 
 
 def _request(message: Message) -> ChatRequest | CompletionRequest | EmbeddingRequest:

@@ -18,9 +18,10 @@ from anchorhold.policy import find, load
 from anchorhold.policy.compare import NARROWER, SAME, compare
 from anchorhold.supervisor.service import hooks, status
 from anchorhold.supervisor.service.backend import Refused
-from anchorhold.supervisor.service.control import Control, Peer
+from anchorhold.supervisor.service.control import Control
 from anchorhold.supervisor.service.keeper import Keeper
 from anchorhold.supervisor.service.notify import Notifier
+from anchorhold.supervisor.service.peers import Peer
 from anchorhold.supervisor.service.watch import Watch
 from anchorhold.switch import latch, places
 

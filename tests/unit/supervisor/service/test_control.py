@@ -19,7 +19,8 @@ from anchorhold.channel import frames
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import PolicyError, WorkerError
 from anchorhold.supervisor.service import control
-from anchorhold.supervisor.service.control import Control, Peer, ask, parse
+from anchorhold.supervisor.service.control import Control, ask, parse
+from anchorhold.supervisor.service.peers import Peer
 from tests.support import Runner
 
 GOOD = {"v": 1, "command": "status", "name": None}
