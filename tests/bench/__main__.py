@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import time
+import traceback
 
 from tests.bench.measure import HEAD, Missing, Row
 
@@ -35,6 +36,7 @@ def main() -> int:
             parser.error(f"no such measure: {name}; there are {', '.join(MEASURES)}")
     started = time.monotonic()
     table: list[Row] = []
+    failed = False
     for name in chosen.measures or MEASURES:
         print(f"measuring: {name}", file=sys.stderr)
         rounds = MEASURES[name][chosen.quick]
@@ -42,13 +44,17 @@ def main() -> int:
             table += importlib.import_module(f"tests.bench.{name}").rows(rounds)
         except Missing as missing:
             table.append(Row(name, f"not measured: {missing} is missing", "", "", "", "", None))
+        except Exception as error:  # noqa: BLE001  what was measured before it must still be told
+            traceback.print_exc()
+            table.append(Row(name, f"not measured: {type(error).__name__}", "", "", "", "", None))
+            failed = True
     show(table)
     print(
         f"\nLinux {platform.release()}, {platform.machine()}, {len(os.sched_getaffinity(0))} CPUs, "
         f"Python {platform.python_version()}, uid {os.getuid()}; median (quartiles); "
         f"{time.monotonic() - started:.0f} s in all, load {os.getloadavg()[0]:.1f}"
     )
-    return 0
+    return 1 if failed else 0
 
 
 def show(table: list[Row]) -> None:

@@ -194,7 +194,7 @@ def asked(rounds: int, place: Path) -> list[Row]:
     table = []
     for what, (count, words) in questions(place).items():
         command = ["-m", "anchorhold", "--state-dir", str(place), "audit", "list", *words]
-        lines = count + 1 if count and "--json" not in words else count  # one is the heading
+        lines = count + 1 if count and "--csv" in words else count  # one is the heading
 
         def ours(command: list[str] = command, lines: int | None = lines) -> float:
             return _time(place, *command, lines=lines)
