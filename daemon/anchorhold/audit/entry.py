@@ -300,6 +300,7 @@ RECORD_HEAD = 5
 """Bytes before a record's text: two of the text's length, three of its openings'."""
 
 _MARKS = tuple(f',"{name}":"'.encode() for name in GROUPS)
+_NAMES_AND_DIGESTS = 3
 _MASKS = tuple(tuple(at for at in range(3) if mask >> at & 1) for mask in range(8))
 
 
@@ -326,9 +327,14 @@ def divide_openings(data: bytes, count: int) -> list[bytes]:
     at, end = 0, len(data)
     for _ in range(count):
         start = at
-        at += 1
-        for _ in _MASKS[data[start]]:
+        mask = data[at]
+        if mask == _NAMES_AND_DIGESTS:  # of a grant, that is of nearly all
+            at += 3 + (data[at + 1] << 8 | data[at + 2])
             at += 2 + (data[at] << 8 | data[at + 1])
+        else:
+            at += 1
+            for _ in _MASKS[mask]:
+                at += 2 + (data[at] << 8 | data[at + 1])
         if at > end:
             raise ValueError
         found.append(data[start:at])

@@ -90,10 +90,13 @@ def split_entries(bundle: bytes) -> list[bytes]:
     """The entries of a whole bundle; AuditError if its framing does not come out even."""
     entries = []
     at, end = 0, len(bundle)
-    while at < end:
-        start = at + 2
-        at = start + int.from_bytes(bundle[at:start], "big")
-        entries.append(bundle[start:at])
+    try:
+        while at < end:
+            start = at + 2
+            at = start + (bundle[at] << 8 | bundle[at + 1])
+            entries.append(bundle[start:at])
+    except IndexError:  # one byte of a length
+        at = -1
     if at != end:
         raise AuditError("an entry bundle of the audit log is cut off", hint="Run: anchorhold audit verify")
     return entries

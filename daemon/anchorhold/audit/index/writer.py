@@ -42,7 +42,7 @@ _GRANT = re.compile(
 )
 _OPENING = re.compile(
     rb'\x03(..).{16}\{"path":"([ !#-\[\]-\x7f]*)","resolved":"(?:\2|([ !#-\[\]-\x7f]*))"\}'
-    rb'\x00\x5d.{16}\{"sha256":"([0-9a-f]{64})"\}',
+    rb'\x00\x5d.{16}\{"sha256":"([0-9a-f]{12})([0-9a-f]{52})"\}',
     re.DOTALL,
 )
 _AROUND = 1 + 2 + 2 + 93
@@ -76,7 +76,7 @@ class Writer:
         self._sorts = {(kind, cls): one for one, kind, cls in base.execute("SELECT * FROM sorts")}
         self._forms = {items: one for one, items in base.execute("SELECT id, items FROM forms")}
         self._models = {(digest, path): one for one, digest, path in base.execute("SELECT * FROM models")}
-        self._grants: dict[tuple[bytes, bytes, bool, int], tuple[int, int | None]] = {}
+        self._grants: dict[tuple[tuple[bytes, bytes, bool], int], tuple[int, int | None]] = {}
         self._seconds: dict[bytes, int] = {}
         self._used = sum(map(len, self._forms))
         (self._allowed,) = base.execute("SELECT count(*) FROM entries").fetchone()
@@ -103,8 +103,10 @@ class Writer:
             yield from numbers
             return
         is_grant, is_opening, put = _GRANT.fullmatch, _OPENING.fullmatch, self._rows.append
-        seconds, sessions, ids, grants = self._seconds, self._sessions, self._ids, self._grants
-        epoch, new, number_of = bundle.epoch, self._paths.new, int.from_bytes
+        seconds, ids, new, to_bytes = self._seconds, self._ids, self._paths.new, unhexlify
+        epoch, last_name, last_sort, session = bundle.epoch, b"", (), 0
+        sort: int
+        form: int | None
         for seq, data, opening in zip(
             numbers, bundle.entries[skipped:], bundle.openings[skipped:], strict=True
         ):
@@ -113,25 +115,35 @@ class Writer:
                 yield seq
                 continue
             number, moment, micro, mono, name, n, cls, size, how, request = shown.groups()
-            length, path, resolved, digest = hidden.groups()
-            second = seconds.get(moment)
-            if second is None:
-                second = self._second(moment)
-            if int(number) != seq or second is None or length[0] << 8 | length[1] != len(opening) - _AROUND:
+            length, path, resolved, begin, rest = hidden.groups()
+            second = seconds.get(moment) or self._second(moment)
+            around = len(opening) - _AROUND
+            if (
+                int(number) != seq or second is None
+                or length[0] != around >> 8 or length[1] != around & 255
+            ):  # fmt: skip
                 yield seq
                 continue
-            known = grants.get((cls, how, request is None, epoch))
-            if known is None:
-                entry = flat(epoch, seq, data, opening)
-                known = self._sort("grant", cls.decode("ascii")), self._form(entry)
-                grants[cls, how, request is None, epoch] = known
-            content = unhexlify(digest)
+            if name != last_name:
+                session, last_name = self._sessions.get(name) or self._session(name), name
+            if (cls, how, request is None) != last_sort:
+                last_sort = cls, how, request is None
+                sort, form = self._sort_of_grant(last_sort, epoch, seq, data, opening)
             put((
-                seq, second + int(micro), int(mono), sessions.get(name) or self._session(name), int(n),
-                known[0], ids.get(path) or new(path), None if resolved is None else self._paths.id(resolved),
-                int(size), None if request is None else int(request), number_of(content[:6], "big"),
-                content[6:], known[1],
+                seq, second + int(micro), int(mono), session, int(n), sort, ids.get(path) or new(path),
+                None if resolved is None else self._paths.id(resolved), int(size),
+                None if request is None else int(request), int(begin, 16), to_bytes(rest), form,
             ))  # fmt: skip
+
+    def _sort_of_grant(
+        self, told: tuple[bytes, bytes, bool], epoch: int, seq: int, data: bytes, opening: bytes
+    ) -> tuple[int, int | None]:
+        """The sort and the form of grants that say ``told`` of class, manner and request."""
+        known = self._grants.get((told, epoch))
+        if known is None:
+            form = self._form(flat(epoch, seq, data, opening))
+            known = self._grants[told, epoch] = self._sort("grant", told[0].decode("ascii")), form
+        return known
 
     def _second(self, moment: bytes) -> int | None:
         """The second of a time, in microseconds; None where it is no time."""
