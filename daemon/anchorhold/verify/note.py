@@ -173,6 +173,7 @@ def _signatures(lines: list[str], key: VerifierKey) -> list[bytes]:
 def private_belongs(text: str, key: VerifierKey) -> bool:
     """Whether a stored private key (Go's note form) is the one of ``key``, bit for bit."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
     start = f"PRIVATE+KEY+{key.name}+{key.identifier.hex()}+"
     if not text.startswith(start) or not text.endswith("\n"):
@@ -184,4 +185,5 @@ def private_belongs(text: str, key: VerifierKey) -> bool:
     if len(material) != 33 or material[0] != 1:
         return False
     public = Ed25519PrivateKey.from_private_bytes(material[1:]).public_key()
-    return public.public_bytes_raw() == key.public
+    # Not public_bytes_raw(): an auditor's cryptography can be older than 40 (Debian 12 has 38).
+    return public.public_bytes(Encoding.Raw, PublicFormat.Raw) == key.public

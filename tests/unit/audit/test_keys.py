@@ -8,8 +8,11 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from anchorhold.audit.keys import Key, destroy
 from anchorhold.audit.log import Log
@@ -50,6 +53,31 @@ def test_a_new_key_is_another_one_and_reads_back(tmp_path: Path) -> None:
     assert private_belongs((tmp_path / "key").read_text(), VerifierKey(one.vkey()))
     head = read_head(one.sign(Checkpoint("a/0", 0, bytes(32)).text()), VerifierKey(one.vkey()))
     assert head.size == 0
+
+
+def test_an_auditors_older_cryptography_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``public_bytes_raw`` came with cryptography 40; the verifier alone meets older ones (Debian 12: 38)."""
+    one = Key.generate("a/0")
+    one.save(str(tmp_path / "key"))
+
+    class Old:
+        """As a key of cryptography 38: it has no method that is newer."""
+
+        def __init__(self, seed: bytes) -> None:
+            self._key = ed25519.Ed25519PrivateKey.from_private_bytes(seed)
+
+        @classmethod
+        def from_private_bytes(cls, seed: bytes) -> Old:
+            return cls(seed)
+
+        def public_key(self) -> Old:
+            return self
+
+        def public_bytes(self, encoding: Encoding, form: PublicFormat) -> bytes:
+            return self._key.public_key().public_bytes(encoding, form)
+
+    monkeypatch.setitem(sys.modules, ed25519.__name__, SimpleNamespace(Ed25519PrivateKey=Old))
+    assert private_belongs((tmp_path / "key").read_text(), VerifierKey(one.vkey()))
 
 
 @pytest.mark.parametrize(
