@@ -93,8 +93,11 @@ def checkpoint(
     """
     from anchorhold.audit.log import Log
     from anchorhold.audit.read import log_folder
+    from anchorhold.audit.witness import parse
 
     log_folder(state_dir(ctx))  # a log is not made here
+    for target in targets:
+        parse(target)  # a slip of the hand is told before anything is signed, and is no witness that failed
     if policy is not None:
         targets += _witnesses_of(policy, state_dir(ctx))
     log = Log.open(state_dir(ctx))
@@ -198,7 +201,12 @@ def verify_receipt(file: str, vkey: str | None, files: tuple[str, ...], as_json:
     result, known = report(proved, [(name, _read(name)) for name in files])
     say(json.dumps(result) if as_json else text(result))
     if not known:
-        raise VerifyError("a file given by --with is not in this receipt")
+        withheld = any(one.get("sha256") is None for one in proved.grants)
+        raise VerifyError(
+            "a file given by --with is not shown by this receipt, which withholds digests"
+            if withheld
+            else "a file given by --with is not in this receipt"
+        )
 
 
 @click.command()

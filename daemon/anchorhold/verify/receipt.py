@@ -355,9 +355,12 @@ def text(result: dict[str, Any]) -> str:
         name = ascii(one["path"]) if one["path"] is not None else "(name withheld)"
         digest = ascii(str(one["sha256"]))[1:-1] if one["sha256"] is not None else "(digest withheld)"
         lines.append(f"shown    {digest}  {name}")
+    # What is withheld can be that very file: "not in it" would be more than the receipt says.
+    hidden = sum(one["sha256"] is None for one in result["shown"])
+    unknown = f"NOT SHOWN by this receipt: {hidden} of the digests are withheld" if hidden else ""
+    unknown = unknown or "NOT in this receipt"
     for one in result["with"]:
-        lines.append(f"file     {ascii(one['file'])}: " + (", ".join(one["is"]) or "NOT in this receipt"))
-    lines.append(
-        "result   the receipt verifies" if result["ok"] else "result   a file is NOT in this receipt"
-    )
+        lines.append(f"file     {ascii(one['file'])}: " + (", ".join(one["is"]) or unknown))
+    failed = "a file is NOT SHOWN by this receipt" if hidden else "a file is NOT in this receipt"
+    lines.append("result   the receipt verifies" if result["ok"] else f"result   {failed}")
     return "\n".join(lines)

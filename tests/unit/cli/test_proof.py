@@ -86,6 +86,9 @@ def test_checkpoint_and_a_witness(run: Callable[..., Answer], state: Path, tmp_p
     assert run("verify", "--witness", str(tmp_path / "heads"))[0] == 0
     code, _, err = run("checkpoint", "--to", "folder:/nonexistent")
     assert code == 1 and "the folder is not there" in err and "1 of 1 witness did not" in err
+    for wrong in ("folder:heads", "frob:/x"):  # told before anything is signed: it is no witness that failed
+        code, out, err = run("checkpoint", "--to", wrong)
+        assert (code, out) == (2, "") and "folder:" in err
     assert run("checkpoint", at=tmp_path / "none")[0] == 1 and not (tmp_path / "none").exists()
 
 
@@ -137,6 +140,7 @@ def test_a_second_person_cosigns_a_copy_without_names(
     anna = tmp_path / "anna"
     code, _, err = run("cosign", str(copy), "--key", vkey, at=anna)
     assert code == 1 and "Say --as " in err  # she has no name yet
+    assert not anna.exists()  # and nothing is left of the try
     code, out, err = run("cosign", str(copy), "--key", vkey, "--as", "witness.example/anna", at=anna)
     assert (code, err) == (0, "") and out.startswith((state / "log/1/checkpoint").read_text())
     (tmp_path / "note").write_text(out)
@@ -231,6 +235,12 @@ def test_receipts(run: Callable[..., Answer], state: Path, tmp_path: Path) -> No
     assert code == 5 and json.loads(out)["with"][0]["is"] == []
     code, out, _ = run("receipt", f"{NAME}-1", "--hide-paths", "--hide-digests")
     assert code == 0 and "/home/a" not in out and "abab" not in out
+    Path(file).write_text(out)
+    code, told, err = run("verify-receipt", file, "--key", vkey, "--with", file)
+    assert (
+        code == 5 and "digests are withheld" in told and "NOT in this receipt" not in told
+    )  # who could know?
+    assert "withholds digests" in err
     Path(file).write_text(out.replace('"size":12345', '"size":12346', 1))
     code, out, err = run("verify-receipt", file, "--key", vkey)
     assert code == 5 and out == "" and "does not verify" in err
