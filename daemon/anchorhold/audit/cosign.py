@@ -35,13 +35,13 @@ class Cosigner:
     def __init__(self, folder: str, name: str | None = None) -> None:
         """Made on first use, with ``name`` (as ``witness.example/anna``). Raises AuditError, OSError."""
         self.folder = folder
-        os.makedirs(folder, mode=0o700, exist_ok=True)
         path = os.path.join(folder, "key")
         if not os.path.lexists(path):
             if not name or any(character.isspace() or character == "+" for character in name):
                 raise AuditError(
                     "a witness needs a name without spaces and +", hint="Say --as witness.example/anna"
                 )
+            os.makedirs(folder, mode=0o700, exist_ok=True)
             key = Key.generate(name)
             key.save(path)
             key.wipe()
