@@ -27,6 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _receipt(given[1:]) if given[:1] == ["receipt"] else _log(given)
     except BrokenPipeError:
         return 1
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "cryptography":
+            raise
+        print("error: it needs the Python package cryptography to check signatures", file=sys.stderr)
+        return 1
     except WitnessUnusable as error:
         print(f"error: {ascii(str(error))[1:-1]}", file=sys.stderr)
         return 2

@@ -219,6 +219,18 @@ def test_it_runs_alone(state_dir: Path, tmp_path: Path) -> None:
     assert "300 signed" in run.stdout
 
 
+def test_where_cryptography_is_missing_it_says_so(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(state_dir, 3).close()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "cryptography"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    assert main([str(state_dir)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and "needs the Python package cryptography" in err
+
+
 def test_the_verifier_as_one_file(state_dir: Path, tmp_path: Path) -> None:
     filled(state_dir, 300).close()
     target = tmp_path / "verify.pyz"
