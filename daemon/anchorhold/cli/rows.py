@@ -31,12 +31,14 @@ def shown(value: object) -> str:
     return json.dumps(value)
 
 
-def line(entry: dict[str, Any]) -> str:
-    """An entry as one line of the table."""
+def line(entry: dict[str, Any], width: int | None = None) -> str:
+    """An entry as one line of the table. Where it is wider than ``width`` the path loses its beginning, since
+    its end says which file it is; what is still too wide is for `fitted`."""
     stamp = str(entry.get("time", ""))[:19].replace("T", " ")
     session = str(entry.get("session", ""))[:SHORT] or "-"
     head = f"{entry.get('seq', '?'):>8}  {terminal.clean(stamp):19}  {terminal.clean(session):{SHORT}}"
-    return f"{head}  {terminal.clean(str(entry.get('kind', ''))):14}  {_what(entry)}".rstrip()
+    head = f"{head}  {terminal.clean(str(entry.get('kind', ''))):14}  "
+    return f"{head}{_what(entry, None if width is None else width - len(head) - len(' …'))}".rstrip()
 
 
 def plain(entry: dict[str, Any]) -> str:
@@ -64,7 +66,7 @@ def columns(*values: object) -> str:
 HEADING = f"{'SEQ':>8}  {'TIME (UTC)':19}  {'SESSION':{SHORT}}  {'KIND':14}  WHAT"
 
 
-def _what(entry: dict[str, Any]) -> str:
+def _what(entry: dict[str, Any], room: int | None = None) -> str:
     fields = {name: entry[name] for name in entry if name not in COMMON}
     words = []
     for name in ("class", "call"):
@@ -72,13 +74,21 @@ def _what(entry: dict[str, Any]) -> str:
             words.append(terminal.clean(str(fields.pop(name))))
     if "path" in fields:
         path, resolved = fields.pop("path"), fields.pop("resolved", None)
-        words.append(shown(path))
+        words.append(_end_of(shown(path), None if room is None else room - len(" ".join([*words, ""]))))
         if resolved not in (None, path):
             words.append(f"-> {shown(resolved)}")
     if isinstance(fields.get("sha256"), str):
         fields["sha256"] = fields["sha256"][:12]
     words += [f"{terminal.clean(name)}={_brief(value)}" for name, value in fields.items()]
     return " ".join(words)
+
+
+def _end_of(path: str, room: int | None) -> str:
+    return path if room is None or len(path) <= room or room < LEAST else f"…{path[1 - room :]}"
+
+
+LEAST = 8
+"""Characters of a path's end that are worth showing; with less room it is cut as any other text."""
 
 
 COMMON = frozenset({"v", "seq", "time", "mono", "session", "n", "kind", "epoch", "unsettled"})
@@ -139,7 +149,7 @@ class Rows:
 
             if self.none:
                 self._put(dim(fitted(HEADING), self._colour))
-            text = fitted(line(entry))
+            text = fitted(line(entry, shutil.get_terminal_size().columns))
             self._put(f"\x1b[31m{text}\x1b[39m" if self._colour and is_refusal(entry) else text)
         self.none = False
 

@@ -60,6 +60,23 @@ def test_list_for_people(run: Callable[..., Answer], monkeypatch: pytest.MonkeyP
     assert max(map(len, lines)) <= 300
 
 
+def test_a_narrow_terminal_shows_the_end_of_a_path(
+    run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its beginning is the same for all files of a folder: cut at the end, no row would say which it is."""
+    log = Log.open(state)
+    log.append("grant", SECOND, {"class": "data", "path": "/home/ann/documents/2025/roof.txt", "size": 1})
+    log.close()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    lines = run("list", "--path", "*roof.txt")[1].splitlines()
+    assert lines[-1].endswith("data …s/2025/roof.txt …") and max(map(len, lines)) <= 80
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("list")[1].splitlines()
+    assert max(map(len, lines)) <= 60
+
+
 def test_a_pipe_gets_plain_columns_without_a_heading(run: Callable[..., Answer]) -> None:
     code, out, err = run("list")
     rows = [line.split("\t") for line in out.splitlines()]
