@@ -22,7 +22,7 @@ from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
@@ -33,6 +33,17 @@ FEW = 2_048
 
 _DAMAGE = (sqlite3.Error, ValueError, LookupError, TypeError, OverflowError, RecursionError)
 """What a damaged index can give."""
+
+
+Place = tuple[int, int]
+"""A file's device and inode: another file has others as long as this one is open."""
+
+_TOGETHER = 256
+"""Entries, at most, that are held back until it is known that the index was in its place meanwhile."""
+
+
+class _TakenAway(LookupError):
+    """The index has lost its name: what is read of it from then on can be overwritten."""
 
 
 def _silent(text: str) -> None:
@@ -63,12 +74,12 @@ def _all(state_dir: Path, wanted: Filter, limit: int | None, note: Callable[[str
     if rows is not None:
         try:
             _name_sessions(state_dir, wanted, rows)
-            for seq, entry in rows.found(wanted, enough=limit):
+            for seq, entry in _sure(state_dir, rows, rows.found(wanted, enough=limit)):
                 following = seq + 1
                 yield entry
             following = rows.size
         except _DAMAGE as error:
-            _discard(state_dir, error, note)
+            _discard(state_dir, error, note, rows.place)
             wanted.sessions = None
         finally:
             rows.close()
@@ -82,14 +93,43 @@ def _last(state_dir: Path, wanted: Filter, last: int, note: Callable[[str], None
             _name_sessions(state_dir, wanted, rows)
             newest = deque(scan(state_dir, wanted, rows.size), last)
             older = islice(rows.found(wanted, backwards=True, enough=last), last - len(newest))
-            newest.extendleft(entry for _, entry in older)
+            newest.extendleft(entry for _, entry in list(_sure(state_dir, rows, older)))
             return newest
         except _DAMAGE as error:
-            _discard(state_dir, error, note)
+            _discard(state_dir, error, note, rows.place)
             wanted.sessions = None
         finally:
             rows.close()
     return deque(scan(state_dir, wanted), last)
+
+
+def _sure(state_dir: Path, rows: Rows, found: Iterable[tuple[int, Entry]]) -> Iterator[tuple[int, Entry]]:
+    """What the index gave, some at a time, once it is known that nobody took the file away before. Raises
+    `_TakenAway`.
+
+    A redaction takes away the file's name and then overwrites what it holds, which SQLite notices only where
+    a page makes no sense: rows could be wrong, or missing.
+    """
+    found, many = iter(found), 1
+    while some := list(islice(found, many)):
+        _check_in_place(state_dir, rows)
+        yield from some
+        many = min(2 * many, _TOGETHER)
+    _check_in_place(state_dir, rows)
+
+
+def _check_in_place(state_dir: Path, rows: Rows) -> None:
+    if _place(path_of(state_dir)) != rows.place:
+        raise _TakenAway("a redaction or pruning removed it")
+
+
+def _place(path: str) -> Place | None:
+    """Which file has this name; None where there is none, or it cannot be seen."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _name_sessions(state_dir: Path, wanted: Filter, rows: Rows) -> None:
@@ -98,9 +138,9 @@ def _name_sessions(state_dir: Path, wanted: Filter, rows: Rows) -> None:
         return
     ran = wanted.model_test()
     newer = entries(state_dir, kinds=("session.start",), first=rows.size)
-    wanted.sessions = rows.sessions_with(ran) | {
-        str(entry.get("session", "")) for entry in newer if ran(model_of(entry))
-    }
+    known = rows.sessions_with(ran)
+    _check_in_place(state_dir, rows)
+    wanted.sessions = known | {str(entry.get("session", "")) for entry in newer if ran(model_of(entry))}
 
 
 def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
@@ -110,13 +150,14 @@ def _usable(state_dir: Path, note: Callable[[str], None]) -> Rows | None:
         snapshot = Snapshot(log)
     except OSError:
         return None  # reading the log will say it better
+    place = _place(path_of(state_dir))
     try:
         rows = _open(state_dir, snapshot)
     except (Unusable, OSError):
         rows = None
     except _DAMAGE as error:
         if is_damage(error):
-            _discard(state_dir, error, note)
+            _discard(state_dir, error, note, place)
         rows = None
     if rows is not None:
         if snapshot.total - rows.size <= FEW and not _forgotten(snapshot, rows.size):
@@ -164,10 +205,14 @@ def _open(state_dir: Path, snapshot: Snapshot) -> Rows:
 def _opened(state_dir: Path, snapshot: Snapshot) -> Rows | None:
     """None if it does not bear the time of its last change."""
     path = path_of(state_dir)
+    place = _place(path)
     base = open_to_read(path)
     try:
-        rows = Rows(base, snapshot)
-        if is_sealed(path, rows.sealed):
+        rows = Rows(base, snapshot, place)
+        sealed = is_sealed(path, rows.sealed)
+        if _place(path) != place:  # what was opened, and what was looked at, can be two files
+            raise Unusable("another one came in its place")
+        if sealed:
             return rows
     except BaseException:
         base.close()
@@ -184,7 +229,11 @@ def _forgotten(snapshot: Snapshot, first: int) -> bool:
     )
 
 
-def _discard(state_dir: Path, error: Exception, note: Callable[[str], None]) -> None:
+def _discard(state_dir: Path, error: Exception, note: Callable[[str], None], place: Place | None) -> None:
+    """Throw a damaged index away. ``place``: which file it is. One that was taken away meanwhile was
+    overwritten and is not damaged, and one that came since is another."""
+    if place is None or _place(path_of(state_dir)) != place:
+        return
     note(f"the index is damaged and thrown away ({error}); reading the log")
     try:
         os.unlink(os.path.join(state_dir, NAME))

@@ -51,10 +51,12 @@ _REQUEST = re.compile(r"(.*)-(0|[1-9][0-9]{0,17})", re.ASCII | re.DOTALL)
 
 class Rows:
     """An open index of the log as ``snapshot`` shows it. Raises Unusable if it was made of another log, or of
-    another past of it. `close` must follow."""
+    another past of it. `close` must follow. ``place``: device and inode of its file."""
 
-    def __init__(self, base: sqlite3.Connection, snapshot: Snapshot) -> None:
-        self._base, self._snapshot = base, snapshot
+    def __init__(
+        self, base: sqlite3.Connection, snapshot: Snapshot, place: tuple[int, int] | None = None
+    ) -> None:
+        self._base, self._snapshot, self.place = base, snapshot, place
         base.execute("BEGIN")  # one state of the file for all that is asked
         meta = dict(base.execute("SELECT key, value FROM meta"))
         if not is_current(meta, snapshot):
