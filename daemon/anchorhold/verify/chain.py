@@ -91,7 +91,9 @@ class Chain:
             self.result.before = plan.first
         epoch = Epoch(number, plan.first, plan.committed)
         self.books.epochs.append(epoch)
-        check = EpochCheck(plan.folder, epoch, head, self.result, self.rules, self.books)
+        check = EpochCheck(
+            plan.folder, epoch, head, self.result, self.rules, self.books, outdated=self.disk.outdated
+        )
         proven = check.run(pool.all(), with_names=self.names)
         self.proven &= proven
         ended = not current or bool(self.state and self.state.ended)

@@ -8,7 +8,7 @@ saw.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from anchorhold.verify.chain import Chain
 from anchorhold.verify.disk import Disk, State, StateError
@@ -18,7 +18,7 @@ from anchorhold.verify.note import NoteError, VerifierKey
 from anchorhold.verify.result import Finding, LogUnreadable, Result
 from anchorhold.verify.rules import Rules, step_words
 from anchorhold.verify.told import prunes, recovered, redactions
-from anchorhold.verify.witness import check_heads, check_witnesses
+from anchorhold.verify.witness import check_heads, check_witnesses, kept_in
 
 AGAIN = 3
 """Times that a log is looked at which is redacted or pruned meanwhile."""
@@ -59,9 +59,10 @@ def verify(
     count = processes or len(os.sched_getaffinity(0))
     try:
         for _ in range(AGAIN):
+            kept = kept_in(witnesses)
             check = _Check(log, vkey, count, names=names)
-            result = check.run(witnesses, heads)
-            if result.ok or not check.outdated():
+            result = check.run(witnesses, kept, heads)
+            if result.ok or not check.disk.outdated():
                 break
         return result
     except OSError as error:
@@ -76,7 +77,12 @@ class _Check:
         self.result.unknown(self.disk.strange)
         self.rules = Rules()
 
-    def run(self, witnesses: Sequence[str], heads: Sequence[tuple[bytes, float]]) -> Result:
+    def run(
+        self,
+        witnesses: Sequence[str] = (),
+        kept: Mapping[str, list[str]] | None = None,
+        heads: Sequence[tuple[bytes, float]] = (),
+    ) -> Result:
         result = self.result
         state = self._state()
         key, start = self._trusted_key()
@@ -92,20 +98,16 @@ class _Check:
             many = "1 session has" if result.open_sessions == 1 else f"{result.open_sessions} sessions have"
             result.notes.append(f"{many} no end: still running, or crashed")
         result.notes += [step_words(seq, moved) for seq, moved in sorted(self.rules.steps)[:20]]
-        if result.left_over:
+        if result.left_over and not self.disk.outdated():  # else they are of a newer tree
             many = "1 file is" if result.left_over == 1 else f"{result.left_over} files are"
             result.notes.append(f"{many} left over from a crash: the next run writes anew what it needs")
         if chain.books.without_names and not self.names:
             result.notes.append(
                 "names and digests are not in this copy: only commitments to them were checked"
             )
-        check_witnesses(witnesses, chain.seen, start, result)
+        check_witnesses(witnesses, kept or {}, chain.seen, start, result)
         check_heads(heads, chain.seen, start, result)
         return result
-
-    def outdated(self) -> bool:
-        """Whether the log has gone on since: what was found can be what a redaction or prune does."""
-        return self.disk.read("state") != self.disk.state
 
     def _state(self) -> State | None:
         try:

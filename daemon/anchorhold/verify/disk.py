@@ -57,6 +57,11 @@ class Disk:
         """A whole file; None if there is none."""
         return read(os.path.join(self.log, name), MOST)
 
+    def outdated(self) -> bool:
+        """Whether the log has gone on since: what is found missing can be what a writer, a redaction or a
+        prune takes away."""
+        return self.read("state") != self.state
+
     def _read_journals(self) -> None:
         """Each from where the tree has it on, and all together no more than `JOURNAL` bytes: ``journals`` has
         size and bytes, ``unread`` those of which that is not all."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from hashlib import sha256
 
 from anchorhold.verify.entries import frames
 from anchorhold.verify.files import names_in, read
@@ -30,10 +31,19 @@ class EpochCheck:
     """Fills in the epoch's ``own`` entries and the books."""
 
     def __init__(
-        self, folder: str, epoch: Epoch, head: Head | None, result: Result, rules: Rules, books: Books
+        self,
+        folder: str,
+        epoch: Epoch,
+        head: Head | None,
+        result: Result,
+        rules: Rules,
+        books: Books,
+        *,
+        outdated: Callable[[], bool],
     ) -> None:
+        """``outdated``: whether the log has gone on since its ``state`` and heads were read."""
         self.number, self.first, self.committed = epoch.number, epoch.first, epoch.committed
-        self.folder = folder
+        self.folder, self.outdated = folder, outdated
         self.epoch, self.head, self.result, self.rules, self.books = epoch, head, result, rules, books
         # the tree as the entries give it, and as the stored hashes of level 0 do
         self.entries = Tree(self._full_tile)
@@ -243,10 +253,22 @@ class EpochCheck:
             while size >> (8 * level):
                 number, width = size >> (8 * (level + 1)), (size >> (8 * level)) % WIDTH
                 for name in (str(level), "entries")[: 2 if level == 0 else 1]:
-                    if width and not tiles.has(name, number, width):
+                    if width and not tiles.has(name, number, width) and not self._grew(name, number, width):
                         self._wrong(f"tile/{name}/{index_path(number)}.p/{width}", "the tile is missing")
                 level += 1
         self._strange(tiles.strange)
+
+    def _grew(self, level_name: str, number: int, width: int) -> bool:
+        """Whether a tile gave way to a wider one that begins with the same, as it does when the log has gone
+        on since: else a crash left the wider one, and this one should be there."""
+        if not self.outdated():
+            return False
+        data = tile(os.path.join(self.folder, "tile", level_name, index_path(number)), width) or b""
+        if level_name == "entries":
+            leaves = [sha256(b"\0" + entry).digest() for entry in frames(data)[0][:width]]
+            return len(leaves) == width and leaves == self.last[:width]
+        expected = b"".join(self._edge(int(level_name)))[: width * HASH]
+        return len(expected) == width * HASH and data[: width * HASH] == expected
 
     def _partial(self, level_name: str, number: int, width: int) -> None:
         path = f"tile/{level_name}/{index_path(number)}"
@@ -268,8 +290,7 @@ class EpochCheck:
 
     def _whole_bundle(self, number: int) -> bytes | None:
         path = f"tile/entries/{index_path(number)}"
-        left = self.committed - number * WIDTH
-        return self._read(path if left >= WIDTH else f"{path}.p/{left}")
+        return tile(os.path.join(self.folder, path), min(WIDTH, self.committed - number * WIDTH))
 
     def _edge(self, level: int) -> list[bytes]:
         """The hashes of the unfinished tile of a level: from the entries, or, where those are not the signed

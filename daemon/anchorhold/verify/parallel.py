@@ -24,6 +24,10 @@ ENOUGH = 80
 """Bundles from which on another process pays: it costs a few milliseconds."""
 
 
+TRIES = 100
+"""Times that a tile is looked for while others come and go in its place."""
+
+
 class Looked:
     """A bundle: its number, whether the file was there, what was seen, which openings were read
     (``openings``: "here", "gone", or what is wrong with the file), and the ``stored`` tile of its hashes
@@ -118,16 +122,28 @@ class Pool:
 
 def tile(path: str, width: int) -> bytes | None:
     """A tile or bundle of that width. A log that is written to can have a wider one by now, which begins with
-    it."""
-    if width < WIDTH:
+    it.
+
+    Looked for in the order in which they come and go, and again while others come: those that were listed can
+    be gone when they are read.
+    """
+    if width == WIDTH:
+        return read(path)
+    listed = None
+    for _ in range(TRIES):
         data = read(f"{path}.p/{width}")
-        if data is not None:
+        names = [name for name in names_in(f"{path}.p") if name.isascii() and name.isdigit()]
+        wider = sorted(one for one in map(int, names) if one > width)
+        for one in wider if data is None else ():
+            data = read(f"{path}.p/{one}")
+            if data is not None:
+                break
+        if data is None:
+            data = read(path)
+        if data is not None or wider == listed:
             return data
-    data = read(path)
-    if data is None and width < WIDTH:
-        wider = sorted(int(name) for name in names_in(f"{path}.p") if name.isascii() and name.isdigit())
-        data = next((read(f"{path}.p/{one}") for one in wider if one > width), None)
-    return data
+        listed = wider
+    return None
 
 
 class _Worker:

@@ -14,6 +14,10 @@ from anchorhold.verify.merkle import WIDTH, Tiles, index_path
 from anchorhold.verify.note import Head, NoteError, read_head
 from anchorhold.verify.parallel import Reader, tile
 
+LOOKS = 3
+"""Times that the bundles are listed where some seem to be missing: one can give way to a wider one just then.
+"""
+
 
 class Plan:
     """An epoch: ``committed`` entries from number ``first`` on. ``stored``: how many its bundles can have.
@@ -53,8 +57,12 @@ def plans(disk: Disk, state: State | None, start: int, last: int) -> dict[int, P
             plan.first = _end(plan.folder) - signed + 1 if first is None else first
         else:
             current = state if number == last else None
-            if head is None or (current is not None and current.size > signed):
-                plan.stored = Tiles(plan.folder, 0).most
+            wanted = current.size if current is not None else 0
+            if head is None or wanted > signed:
+                for _ in range(LOOKS):
+                    plan.stored = Tiles(plan.folder, 0).most
+                    if plan.stored >= wanted:
+                        break
             wanted = current.size if current is not None else plan.stored
             plan.committed = max(signed, min(wanted, plan.stored))
             if first is not None:

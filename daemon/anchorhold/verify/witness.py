@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from anchorhold.verify.entries import frames
 from anchorhold.verify.epoch import root_at
@@ -59,25 +59,36 @@ class _Log:
         )
 
 
-def check_witnesses(witnesses: Sequence[str], seen: list[Seen], start: int, result: Result) -> None:
+def kept_in(witnesses: Sequence[str]) -> dict[str, list[str]]:
+    """The names in those of ``witnesses`` that are folders. Asked for before the log is read: a head that
+    comes later can be of more than was verified, and says nothing of that. OSError."""
+    return {
+        folder: sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        for folder in witnesses
+        if os.path.isdir(folder)
+    }
+
+
+def check_witnesses(
+    witnesses: Sequence[str], kept: Mapping[str, list[str]], seen: list[Seen], start: int, result: Result
+) -> None:
     """Each of ``witnesses`` (a vkey, a folder, a file with a checkpoint or a vkey) must agree; what they say
-    goes into the result. Raises WitnessUnusable."""
+    goes into the result. ``kept``: by `kept_in`. Raises WitnessUnusable."""
     for one in seen:
         _own(one, result)
     log = _Log(seen, start)
-    folders = [witness for witness in witnesses if os.path.isdir(witness)]
     files: list[str] = []
     keys: list[VerifierKey] = []
     for witness in witnesses:
-        if witness in folders:
+        if witness in kept:
             continue
         key = _given(witness)
         if key is None:
             files.append(witness)
         else:
             keys.append(key)
-    for folder in folders:
-        _folder(folder, log, keys, result)
+    for folder, names in kept.items():
+        _folder(folder, names, log, keys, result)
     for file in files:
         _file(file, log, keys, result)
     for key in keys:
@@ -242,12 +253,12 @@ def _kept(path: str, log: _Log, keys: list[VerifierKey], result: Result) -> tupl
     return one.first + head.size, since, _comparable(head, one)
 
 
-def _folder(folder: str, log: _Log, keys: list[VerifierKey], result: Result) -> None:
-    """Checkpoints that were kept elsewhere: each one of this log must still be true."""
+def _folder(folder: str, names: list[str], log: _Log, keys: list[VerifierKey], result: Result) -> None:
+    """Checkpoints that were kept elsewhere, in files of these ``names``: each one of this log must still be
+    true."""
     latest: tuple[int, float] | None = None
     lost: tuple[int, str, str] | None = None  # the newest one that cannot be compared
     vouched = 0  # how many there are
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
     if len(names) > MOST:  # what was left out can say the opposite
         problem = f"it holds {len(names)} files, and only the first {MOST} were looked at"
         result.add(Finding(ascii(folder)[1:-1], f"{problem}: move old heads, and what is none, elsewhere"))
