@@ -34,18 +34,21 @@ def read(fields: Fields, policy: str, limits: Limits) -> Asking:
     stream = fields.boolean("stream")
     files, receipt, extended = asking.extension(fields)
     fields.only("seed", why="this shape has no such key")
+    choice, parallel = _tool_choice(fields)
     wanted = {
         "messages": messages,
         "sampling": asking.sampling(
             fields, limits.tokens(fields, "max_tokens"), logprobs=None, stop="stop_sequences", hottest=1.0
         ),
         "tools": _tools(fields),
-        "tool_choice": _tool_choice(fields),
+        "tool_choice": choice,
         "format": None,
         "files": files,
         "receipt": receipt,
     }
     asking.check_choice(wanted)
+    if not parallel:
+        asking.one_call(wanted)
     thinking = fields.object("thinking")
     if thinking is not None and thinking.text("type", required=True) != "disabled":
         raise unsupported("thinking", "this is not done here")
@@ -144,19 +147,20 @@ def _tools(fields: Fields) -> str | None:
     return asking.json_text(found, "tools") if found else None
 
 
-def _tool_choice(fields: Fields) -> str | None:
+def _tool_choice(fields: Fields) -> tuple[str | None, bool]:
+    """The choice as JSON text of OpenAI's form, and whether there may be several calls."""
     choice = fields.object("tool_choice")
     if choice is None:
-        return None
+        return None, True
     kind = choice.text("type", required=True)
-    choice.only("disable_parallel_tool_use", False)
+    parallel = not choice.boolean("disable_parallel_tool_use")
     found: Any = {"auto": "auto", "any": "required", "none": "none"}.get(kind)
     if kind == "tool":
         found = {"type": "function", "function": {"name": choice.text("name", required=True)}}
     if found is None:
         raise invalid("tool_choice.type", "auto, any, none or tool")
     choice.end()
-    return asking.json_text(found, "tool_choice")
+    return asking.json_text(found, "tool_choice"), parallel
 
 
 class Messages:

@@ -182,3 +182,14 @@ def check_choice(wanted: dict[str, Any]) -> None:
         if wanted["tool_choice"] not in ('"none"', '"auto"'):
             raise invalid("tool_choice", "there are no tools to choose from")
         wanted["tool_choice"] = None
+
+
+def one_call(wanted: dict[str, Any]) -> None:
+    """At most one call in the answer: ``tool_choice`` then says so, in a form that only the worker reads.
+
+    A function that was named is called once anyway, and none at all is less than one.
+    """
+    kinds = {None: "auto", '"auto"': "auto", '"required"': "required"}
+    if wanted["tools"] is not None and wanted["tool_choice"] in kinds:
+        choice = {"type": kinds[wanted["tool_choice"]], "most": 1}
+        wanted["tool_choice"] = json_text(choice, "tool_choice")

@@ -40,10 +40,11 @@ def read(fields: Fields, policy: str, limits: Limits) -> Asking:
         "receipt": receipt,
     }
     asking.check_choice(wanted)
+    if not fields.boolean("parallel_tool_calls", True):
+        asking.one_call(wanted)
     asking.neutral(fields)
     fields.only("store", False, why="nothing is stored")
     fields.only("modalities", ["text"])
-    fields.only("parallel_tool_calls", True, why="it cannot be switched off")
     for key in ("audio", "functions", "function_call", "prediction", "web_search_options"):
         fields.only(key)
     fields.only("reasoning_effort", "none")

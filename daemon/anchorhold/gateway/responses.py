@@ -36,20 +36,22 @@ def read(fields: Fields, policy: str, limits: Limits) -> Asking:
         "receipt": receipt,
     }
     asking.check_choice(wanted)
+    parallel = fields.boolean("parallel_tool_calls", True)
+    if not parallel:
+        asking.one_call(wanted)
     fields.harmless(*asking.HARMLESS)
     fields.only("store", False, why="nothing is stored")
     fields.only("background", False)
     fields.only("truncation", "disabled", why="a prompt that does not fit is an error")
     fields.only("include", [])
     fields.only("top_logprobs", 0)
-    fields.only("parallel_tool_calls", True, why="it cannot be switched off")
     fields.only("reasoning", {})
     for key in ("previous_response_id", "conversation", "prompt"):
         fields.only(key, why="nothing is stored here; send the whole conversation")
     fields.only("max_tool_calls")
     fields.end()
     answer = Answer(policy, extended=extended, receipt=receipt)
-    return Asking("chat", policy, wanted, Response(), answer, stream=stream)
+    return Asking("chat", policy, wanted, Response(parallel=parallel), answer, stream=stream)
 
 
 def _messages(fields: Fields) -> list[dict[str, Any]]:
@@ -145,7 +147,8 @@ def _format(fields: Fields) -> str | None:
 class Response:
     """A response object, and the events that build it up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, parallel: bool) -> None:
+        self._parallel = parallel
         self._number = 0
         self._text_open = False
         self._calls: dict[int, int] = {}
@@ -189,7 +192,7 @@ class Response:
             "incomplete_details": None,
             "model": answer.model,
             "output": output,
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": self._parallel,
             "store": False,
             "tool_choice": "auto",
             "tools": [],

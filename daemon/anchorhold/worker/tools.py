@@ -59,6 +59,8 @@ def wanted(tools: str | None, choice: str | None, form: str | None) -> Wanted:
     names = [tool["function"]["name"] for tool in offered]
     most = MOST_CALLS
     must = False
+    if type(chosen) is dict and chosen.get("most") == 1:  # the gateway's form of parallel_tool_calls: false
+        chosen, most = chosen.get("type"), 1
     if chosen == "none":
         offered, names = [], []
     elif type(chosen) is dict:

@@ -61,6 +61,26 @@ def test_nothing_to_choose_from(http: httpx.Client, backend: Scripted, base: dic
     assert refused(http, base, tools=[], tool_choice="required") == "tool_choice"
 
 
+def test_one_call_at_a_time(http: httpx.Client, backend: Scripted) -> None:
+    """As some clients want it: the worker's grammar then ends with the first call."""
+    for base in (CHAT, RESPONSES):
+        for choice, kind in ((None, "auto"), ("auto", "auto"), ("required", "required")):
+            found = asked(http, backend, base, tool_choice=choice, parallel_tool_calls=False).tool_choice
+            assert json.loads(found or "") == {"type": kind, "most": 1}
+        assert (
+            asked(http, backend, base, tool_choice="none", parallel_tool_calls=False).tool_choice == '"none"'
+        )
+        assert asked(http, backend, base, tools=[], parallel_tool_calls=False).tool_choice is None
+        assert asked(http, backend, base, parallel_tool_calls=True).tool_choice is None
+    single = {"type": "any", "disable_parallel_tool_use": True}
+    found = asked(http, backend, MESSAGES, tool_choice=single).tool_choice
+    assert json.loads(found or "") == {"type": "required", "most": 1}
+    single = {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    assert "most" not in (asked(http, backend, MESSAGES, tool_choice=single).tool_choice or "")
+    told = http.post("/v1/responses", json={**RESPONSES, "parallel_tool_calls": False}).json()
+    assert told["parallel_tool_calls"] is False
+
+
 def test_wrong_choices_and_tools(http: httpx.Client) -> None:
     for base in (CHAT, RESPONSES, MESSAGES):
         assert refused(http, base, tool_choice={"type": "magic"}) == "tool_choice.type"

@@ -71,7 +71,7 @@ WRONG: list[tuple[tuple[str, dict[str, Any]], str, str]] = [
     (chat(tools=[{"type": "web_search"}]), "tools[0].type", UNSUPPORTED),
     (chat(tools=[{"type": "function", "function": {"name": "a b"}}]), "tools[0].function.name", INVALID),
     (chat(tool_choice="required"), "tool_choice", INVALID),
-    (chat(tools=[FUNCTION], parallel_tool_calls=False), "parallel_tool_calls", UNSUPPORTED),
+    (chat(tools=[FUNCTION], parallel_tool_calls=1), "parallel_tool_calls", INVALID),
     (chat(response_format={"type": "xml"}), "response_format.type", UNSUPPORTED),
     (chat(response_format={"type": "json_schema"}), "response_format.json_schema", INVALID),
     (chat(functions=[]), "functions", UNSUPPORTED),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anchorhold.channel import frames, messages
+from anchorhold.worker.failure import Failure
 from anchorhold.worker.outbox import Outbox
 from anchorhold.worker.output import Output, Plain
 from anchorhold.worker.tools import BEGIN, END, Calls, wanted
+from tests.unit.worker.grammars import Vocabulary
 
 
 class Sent:
@@ -165,3 +168,20 @@ def test_what_only_begins_like_a_call_is_text(sent: Sent) -> None:
 def test_nothing_is_wanted_without_tools_and_format() -> None:
     assert wanted(None, None, None).grammar is None
     assert wanted("[]", '"auto"', '{"type": "text"}').grammar is None
+
+
+def test_one_call_at_most(demo_model: Path) -> None:
+    vocabulary = Vocabulary(demo_model)
+    tools = json.dumps([{"type": "function", "function": {"name": "f"}}])
+    one = call("f", {})
+    for kind, before in (("auto", "Let me see. "), ("required", "")):
+        several = wanted(tools, json.dumps(kind), None).grammar
+        single = wanted(tools, json.dumps({"type": kind, "most": 1}), None).grammar
+        assert several is not None and single is not None
+        for grammar in (several, single):
+            assert vocabulary.takes(grammar, before + one), grammar
+        assert vocabulary.takes(several, f"{before}{one}\n{one}")
+        assert not vocabulary.takes(single, f"{before}{one}\n{one}")
+    assert wanted(tools, '{"type": "none", "most": 1}', None).names == []
+    with pytest.raises(Failure):
+        wanted(tools, '{"type": "function", "most": 1}', None)

@@ -178,6 +178,9 @@ def test_a_call_that_is_required_is_made(worker: Worker) -> None:
     for name, arguments in answer.calls():
         assert name in ("weather", "clock")
         assert type(json.loads(arguments)) is dict
+    single = {"type": "required", "most": 1}  # as the gateway says parallel_tool_calls: false
+    answer = worker.chat(question, tools=[WEATHER, CLOCK], tool_choice=single, max_tokens=200)
+    assert answer.end["reason"] == "tool_calls" and len(answer.calls()) == 1
     named = {"type": "function", "function": {"name": "weather"}}
     answer = worker.chat(question, tools=[WEATHER, CLOCK], tool_choice=named, max_tokens=200)
     ((name, arguments),) = answer.calls()
