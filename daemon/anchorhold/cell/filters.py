@@ -18,6 +18,10 @@ import sys
 
 from anchorhold.kernel import bpf, seccomp, syscalls
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 SETUP_FD = 4
 """The socket on which the two listeners travel to the supervisor; closed at the seal."""
 
@@ -69,9 +73,13 @@ def boot_filter() -> bytes:
     return _program(sealed=False)
 
 
-def sealed_filter() -> bytes:
-    """The program for the sealed phase: no executable mapping, no further filter, no way back."""
-    return _program(sealed=True)
+def sealed_filter(lethal: Collection[int] = ()) -> bytes:
+    """The program for the sealed phase: no executable mapping, no further filter, no way back.
+
+    ``lethal``: numbers of calls that end the process where the supervisor would be asked, because a filter
+    above the cell would answer first (`anchorhold.cell.above`). One that has an answer is not among them.
+    """
+    return _program(sealed=True, lethal=lethal)
 
 
 def for_process(program: bytes, tgid: int) -> bytes:
@@ -84,7 +92,7 @@ def for_process(program: bytes, tgid: int) -> bytes:
     return program.replace(_ANY_TGID, tgid.to_bytes(4, sys.byteorder))
 
 
-def _program(*, sealed: bool) -> bytes:
+def _program(*, sealed: bool, lethal: Collection[int] = ()) -> bytes:
     nr = syscalls.NR
     p = bpf.Program()
     p.load_arch()
@@ -193,6 +201,10 @@ def _program(*, sealed: bool) -> bytes:
     p.jump("ask")
 
     p.label("ask")
+    if lethal:
+        p.load_nr()
+        for number in sorted(lethal):
+            p.jeq(number, "kill")
     p.ret(seccomp.SECCOMP_RET_USER_NOTIF)
     p.label("allow")
     p.ret(seccomp.SECCOMP_RET_ALLOW)

@@ -24,7 +24,7 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 
 import _socket  # noqa: E402  (socket.py costs several ms and adds nothing needed here)
 
-from anchorhold.cell import filters, layers  # noqa: E402
+from anchorhold.cell import above, filters, layers  # noqa: E402
 from anchorhold.kernel import libc, namespaces, pidfd, prctl, syscalls  # noqa: E402
 
 CONFIG_FD = 3
@@ -75,6 +75,7 @@ def main() -> None:
     held: dict[str, str] = dict(config["held"])
     missing: dict[str, str] = {}
     put_on(layers.Rlimits(config["rlimits"]), held, missing)
+    look_above(config)
     if os.getuid() == 0 and config["user"] is not None:
         # Giving up uid 0 also gives up the right to namespaces without a user namespace: try first.
         if user_namespaces_work(*config["user"]):
@@ -100,6 +101,30 @@ def main() -> None:
     layers.Capabilities().apply()
     _pid, status = os.waitpid(child, 0)
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
+
+
+def look_above(config) -> None:  # type: ignore[no-untyped-def]
+    """Make the sealed program end the worker for what a filter above would refuse without our hearing of it.
+
+    Adds to the configuration ``above``: what is then said of the seccomp layer, and ``above_unknown``: why it
+    is not known what that filter refuses.
+    """
+    config["above"] = config["above_unknown"] = ""
+    try:
+        if not above.present():
+            return
+        if config["answered"] is None:
+            config["above"] = "; what a filter above the cell refuses fails without a question"
+            return
+        lethal = above.refused(config["answered"])
+    except OSError as error:
+        config["above_unknown"] = str(error)
+        return
+    if lethal:
+        config["filters"] = config["filters"][0], filters.sealed_filter(lethal)
+        config["above"] = (
+            f"; {len(lethal)} calls that a filter above the cell refuses end the worker without a question"
+        )
 
 
 def say_error(error: BaseException | None) -> None:
@@ -238,6 +263,11 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
     if not put_on(boot, held, missing):
         setup.tell("failed", {"seccomp": missing["seccomp"]})
         os._exit(1)
+    if config["above_unknown"]:
+        reason = f"what the filter above the cell refuses cannot be found out: {config['above_unknown']}"
+        setup.tell("failed", {"seccomp": reason})
+        os._exit(1)
+    held[boot.name] += config["above"]
     words = {"tgid": str(tgid)}
     words.update({f"held.{name}": text for name, text in held.items()})
     words.update({f"missing.{name}": text for name, text in missing.items()})

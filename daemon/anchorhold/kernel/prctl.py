@@ -95,6 +95,12 @@ def set_no_new_privs() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+def get_seccomp() -> int:
+    """2 where a seccomp filter is on this thread, 0 where none is. Raises KernelError where one refuses to
+    say."""
+    return prctl(PR_GET_SECCOMP)
+
+
 def set_dumpable(n: int) -> None:
     """0: no core dump, no ptrace, and /proc/<pid> belongs to root."""
     prctl(PR_SET_DUMPABLE, n)

@@ -51,6 +51,7 @@ MOST_WAITING = 64
 BATCH = 64
 """Questions answered in a row before the other descriptors are looked at."""
 _CHUNK = 1 << 16
+_SILENT = "a system call of a foreign architecture, or one that a filter above the cell refuses"
 HINTS = {"watch": "Let this user see its own processes in /proc, or give it a cgroup v2 with controllers."}
 """What to do about a limit that cannot simply be raised."""
 
@@ -530,8 +531,12 @@ class Loop(threading.Thread):
         number = code - 128 if code > 128 else -code if code < 0 else 0
         tail = self.stderr.decode("utf-8", "backslashreplace").strip()
         if number == signal.SIGSYS:
-            self.recorder.event("breach", call="?", reason="a system call of a foreign architecture (SIGSYS)")
-            self.error = BreachError("the worker made a system call of a foreign architecture and was killed")
+            self.recorder.event("breach", call="?", reason=f"{_SILENT} (SIGSYS)")
+            self.error = BreachError(
+                f"the worker made {_SILENT}, and the kernel ended it",
+                hint="The log has the time, the kernel's own log the number of the call (type=1326). "
+                "No answer of this worker should be trusted.",
+            )
         elif self.limits.killed_for_memory():
             self.error = self._exceeded(Exceeded("memory", "it went over limits.memory"))
         elif number:

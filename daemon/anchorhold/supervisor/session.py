@@ -25,6 +25,7 @@ from anchorhold.broker.record import Recorder, new_session, text
 from anchorhold.broker.runtime import Runtime
 from anchorhold.broker.snapshots import Snapshots
 from anchorhold.broker.system import System
+from anchorhold.broker.table import TABLE
 from anchorhold.broker.view import DataView
 from anchorhold.cell import filters
 from anchorhold.channel import frames, messages
@@ -39,6 +40,7 @@ from anchorhold.errors import (
     LimitError,
     WorkerError,
 )
+from anchorhold.kernel.syscalls import NR
 from anchorhold.policy.schema import BREACHES, Policy
 from anchorhold.supervisor import events
 from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
@@ -54,6 +56,9 @@ SNAPSHOT_BUDGET = 1 << 30
 START_SECONDS = 120.0
 STOP_SECONDS = 2.0
 """How long a worker may take to stop an answer before it is killed for it."""
+_ANSWERED = [NR[name] for name in TABLE if name in NR]
+"""Numbers of the calls that the broker has an answer for."""
+
 SEAL_LAYERS = ("mdwe",)
 """Layers that go on with the seal, after all others."""
 MOST_NAMED = 10_000
@@ -311,6 +316,8 @@ class Session:
             "entry": self.entry,
             "worker": self.config,
             "filters": (filters.boot_filter(), filters.sealed_filter()),
+            # None: what is forbidden is refused, and no more; then nothing is to end for it either.
+            "answered": _ANSWERED if self.policy.breach.on_forbidden_syscall == "kill" else None,
             "rlimits": limits.rlimits(),
             "tasks": self.policy.limits.tasks,
             "user": (NOBODY, NOBODY) if os.geteuid() == 0 else None,
