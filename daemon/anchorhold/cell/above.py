@@ -76,7 +76,7 @@ def refused(answered: Collection[int]) -> frozenset[int]:
     Those that end the process are not among them: nothing has to be done about them. Raises OSError.
     """
     tried, program = _trials(answered), _program()
-    found = set()
+    found: set[int] = set()
     at = 0
     while at < len(tried):
         answers = _answers(tried[at:], program)

@@ -104,7 +104,8 @@ class Writer:
             return
         is_grant, is_opening, put = _GRANT.fullmatch, _OPENING.fullmatch, self._rows.append
         seconds, ids, new, to_bytes = self._seconds, self._ids, self._paths.new, unhexlify
-        epoch, last_name, last_sort, session = bundle.epoch, b"", (), 0
+        epoch, last_name, session = bundle.epoch, b"", 0
+        last_sort: tuple[bytes, bytes, bool] | None = None
         sort: int
         form: int | None
         for seq, data, opening in zip(
