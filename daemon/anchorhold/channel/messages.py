@@ -220,12 +220,14 @@ TO_WORKER: dict[str, dict[str, Check]] = {
     "complete": {"id": count, "owner": count, "prompt": text, **_SAMPLING},
     "embed": {"id": count, "owner": count, "inputs": _list(text, MOST_INPUTS)},
     "stop": {"id": count},
+    "ping": {},
     "quit": {},
 }
 
 FROM_WORKER: dict[str, dict[str, Check]] = {
     "ready": {"versions": _versions},
     "sealed": {},
+    "pong": {},
     "loaded": {
         "context": count,
         "trained_context": count,

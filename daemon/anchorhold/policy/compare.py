@@ -46,6 +46,7 @@ def _takes_room(old: Limits, new: Limits) -> bool:
         or less(old.cpu, new.cpu)
         or new.tasks < old.tasks
         or less(old.wall_clock, new.wall_clock)
+        or less(old.heartbeat, new.heartbeat)
     )
 
 

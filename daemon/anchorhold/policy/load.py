@@ -96,11 +96,13 @@ KEYS: dict[str, dict[str, Reader]] = {
         "tasks": values.integer(THREADS_BESIDE + 1, 65536),
         "wall_clock": values.duration,
         "idle": values.duration,
+        "heartbeat": values.duration,
     },
     "breach": {
         "on_denied_open": values.one_of("kill", "deny"),
         "on_forbidden_syscall": values.one_of("kill", "deny"),
         "on_changed_model": values.one_of("kill", "deny"),
+        "on_missing_heartbeat": values.one_of("kill", "deny"),
         "command": values.program,
         "notify": values.program,
     },

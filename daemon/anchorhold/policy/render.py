@@ -15,6 +15,7 @@ DURATIONS = frozenset(
     {
         "limits.wall_clock",
         "limits.idle",
+        "limits.heartbeat",
         "audit.epoch",
         "api.read_timeout",
         "api.write_timeout",
@@ -165,11 +166,13 @@ cpu = "off"             # or a number of processors, as 2 or 0.5
 tasks = 256             # threads
 wall_clock = "off"      # or "10m": it is killed then
 idle = "off"            # or "10m": for the service, when nobody asks
+heartbeat = "1m"        # a worker that gives no sign of life for so long; "off": nobody asks it
 
 [breach]
 on_denied_open = "kill"         # "deny": it only gets an error; both are in the log
 on_forbidden_syscall = "kill"
 on_changed_model = "kill"       # the model's file was written to after its digest was taken
+on_missing_heartbeat = "kill"   # see limits.heartbeat
 command = []            # ["/usr/local/bin/alarm"]: run by the service after a breach, the facts on its input
 notify = []             # the same after whatever else a person should know: a limit, a kill, a crash
 

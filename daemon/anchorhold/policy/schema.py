@@ -75,6 +75,7 @@ class Limits:
     tasks: int = DEFAULT_TASKS
     wall_clock: float | None = None
     idle: float | None = None
+    heartbeat: float | None = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +89,12 @@ class Breach:
     on_denied_open: str = "kill"
     on_forbidden_syscall: str = "kill"
     on_changed_model: str = "kill"
+    on_missing_heartbeat: str = "kill"
     command: tuple[str, ...] = ()
     notify: tuple[str, ...] = ()
 
 
-BREACHES = ("on_denied_open", "on_forbidden_syscall", "on_changed_model")
+BREACHES = ("on_denied_open", "on_forbidden_syscall", "on_changed_model", "on_missing_heartbeat")
 """Keys whose answer a policy may choose. What leaves no choice always kills: a limit, a message that is none,
 a log that cannot be written."""
 

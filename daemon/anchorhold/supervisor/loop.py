@@ -29,6 +29,7 @@ from anchorhold.errors import (
     WorkerError,
 )
 from anchorhold.kernel import pidfd, seccomp, syscalls
+from anchorhold.supervisor.heartbeat import Heartbeat
 from anchorhold.supervisor.limits import Exceeded
 from anchorhold.supervisor.spawn import Message
 from anchorhold.supervisor.switched import kill_words, since
@@ -71,10 +72,12 @@ class Loop(threading.Thread):
         on_message: Callable[[messages.Message], None],
         switched: Switched,
         kills: frozenset[str],
+        heartbeat: float | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         """on_cell: called with the layers that hold and those missing; raises to refuse the start.
 
+        heartbeat: seconds after which a worker that gives no sign of life is taken for lost.
         on_end: called when the worker is dead and all is known of its end.
         """
         super().__init__(name="supervisor", daemon=True)
@@ -88,6 +91,7 @@ class Loop(threading.Thread):
         self.on_end = on_end
         self.switched = switched
         self.kills = kills
+        self.heartbeat = Heartbeat(heartbeat)
         self.child_fd = -1
         self.child_pid = -1
         self.versions: dict[str, str] = {}
@@ -183,6 +187,12 @@ class Loop(threading.Thread):
                 path=breach.path.decode("utf-8", "surrogateescape"),
                 reason=breach.reason,
             )
+        if breach.call == "heartbeat":
+            return BreachError(
+                f"the worker gave {breach.reason} and was killed",
+                hint="Something stopped it, or a library that it runs hangs. "
+                "[limits] heartbeat says how long is too long.",
+            )
         return BreachError(
             f"the worker asked for {what} ({breach.call}: {breach.reason}) and was killed",
             hint="The log has the details. No answer of this worker should be trusted.",
@@ -225,6 +235,8 @@ class Loop(threading.Thread):
             if self._outgoing:
                 self._write_out()
             self._hold_back()
+            if self.stage == "serving":
+                wait = min(wait, self._feel_the_pulse())
             if self._together is not None and (quiet := self._together.wait()) is not None:
                 if not quiet:
                     self._together.release()
@@ -257,6 +269,27 @@ class Loop(threading.Thread):
             if self.child_fd < 0 and self._launcher_is_gone():
                 self._drain()
                 return
+
+    def _feel_the_pulse(self) -> float:
+        """Ask for a sign of life where it is time to; seconds until there is something to do again."""
+        if self.frozen or self._held_back or self._channel_closed:
+            self.heartbeat.rest()
+        elif self.heartbeat.missed():
+            self._read_channel()  # we may be those who did not look
+            if self.heartbeat.missed():
+                self._lost()
+        elif self.heartbeat.due():
+            self.send({"type": "ping"})
+            self._write_out()
+        return self.heartbeat.wait()
+
+    def _lost(self) -> None:
+        """No sign of life came. Raises Breach where the policy says so."""
+        reason = f"no sign of life for {self.heartbeat.most:g} s"
+        self.recorder.denial("heartbeat", b"", reason)
+        self.heartbeat.rest()
+        if "on_missing_heartbeat" in self.kills:
+            raise Breach("heartbeat", b"", reason)
 
     def _held(self) -> int:
         return 0 if self._handlers is None else self._handlers.snapshots.held()
@@ -448,10 +481,18 @@ class Loop(threading.Thread):
             self._channel_closed = True
             self._poll.unregister(self.launched.from_worker)
             return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """What it said, message by message."""
         for frame in self._frames.feed(data):
             if self.stage != "serving":
                 raise ProtocolError("it spoke before it was sealed")
-            self.on_message(messages.decode_from_worker(frame))
+            message = messages.decode_from_worker(frame)
+            if message["type"] == "pong":
+                self.heartbeat.heard()
+            else:
+                self.on_message(message)
 
     def _read_stderr(self) -> None:
         try:
@@ -474,8 +515,7 @@ class Loop(threading.Thread):
         if self.stage == "serving":
             with contextlib.suppress(OSError, KeyError, BlockingIOError):
                 while data := os.read(self.launched.from_worker, _CHUNK):
-                    for frame in self._frames.feed(data):
-                        self.on_message(messages.decode_from_worker(frame))
+                    self._take(data)
 
     def _finish(self) -> None:
         self.kill(None)

@@ -278,6 +278,7 @@ class Session:
             on_message=self._on_message,
             switched=self._switched,
             kills=frozenset(key for key in BREACHES if getattr(policy.breach, key) == "kill"),
+            heartbeat=policy.limits.heartbeat,
             on_end=self._on_end,
         )
         if self._killed is not None:  # before it runs, or it would find a dead worker without a reason

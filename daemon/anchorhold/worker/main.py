@@ -40,12 +40,14 @@ def prepare(config: dict[str, Any]) -> dict[str, str]:
 
 
 class Inbox(threading.Thread):
-    """Reads the channel. A request to stop acts at once, all else waits in order."""
+    """Reads the channel. A request to stop acts at once, one for a sign of life is answered at once, all else
+    waits in order."""
 
-    def __init__(self, fd: int, stop: StopFlag) -> None:
+    def __init__(self, fd: int, stop: StopFlag, outbox: Outbox) -> None:
         super().__init__(name="channel", daemon=True)
         self._fd = fd
         self._stop = stop
+        self._outbox = outbox
         self._lock = threading.Lock()
         self._current: int | None = None
         self._stopped: set[int] = set()
@@ -60,6 +62,8 @@ class Inbox(threading.Thread):
                     break
                 if message["type"] == "stop":
                     self._stop_request(message["id"])
+                elif message["type"] == "ping":
+                    self._outbox.send("pong")
                 else:
                     self._waiting.put(message)
         except (ProtocolError, OSError):
@@ -102,8 +106,8 @@ class Inbox(threading.Thread):
 def serve(read_fd: int, write_fd: int, config: dict[str, Any]) -> int:
     """Answer until the channel ends. Returns the exit status: 0, or 1 when the model cannot be used."""
     stop = StopFlag()
-    inbox = Inbox(read_fd, stop)
     outbox = Outbox(write_fd)
+    inbox = Inbox(read_fd, stop, outbox)
     inbox.start()
     answerer: Answerer | None = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,23 +14,26 @@ _INTERVAL = 0.05  # seconds between two reports of progress
 
 
 class Outbox:
-    """Writes messages to one descriptor, in order."""
+    """Writes messages to one descriptor, in order, from whatever thread."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._held = bytearray()
+        self._lock = threading.Lock()
         self._reported = 0.0
 
     def send(self, kind: str, **fields: Any) -> None:
         """Now. Raises OSError when the other end is gone."""
-        self._hold({"type": kind, **fields})
-        self.flush()
+        with self._lock:
+            self._hold({"type": kind, **fields})
+            self._flush()
 
     def hold(self, kind: str, **fields: Any) -> None:
         """Soon: with the next message that is sent."""
-        self._hold({"type": kind, **fields})
-        if len(self._held) > _MOST_HELD:
-            self.flush()
+        with self._lock:
+            self._hold({"type": kind, **fields})
+            if len(self._held) > _MOST_HELD:
+                self._flush()
 
     def progress(self, stage: str, done: int, total: int) -> None:
         """Now, unless the last report was a moment ago."""
@@ -42,6 +46,10 @@ class Outbox:
         self._held += frames.frame(messages.encode(dict(message)))
 
     def flush(self) -> None:
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         data = bytes(self._held)
         self._held.clear()
         frames.write_all(self._fd, data)

@@ -45,6 +45,7 @@ def test_the_same() -> None:
         changed("breach", on_denied_open="kill"),
         changed("breach", on_forbidden_syscall="kill"),
         changed("breach", on_changed_model="kill"),
+        changed("limits", heartbeat=59.0),
         replace(BASE, require=("seccomp", "landlock")),
         replace(changed("data", read=("/a",)), model=ModelPolicy("/other.gguf")),
         changed("data", read=("/a", "/z")),

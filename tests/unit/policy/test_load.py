@@ -93,10 +93,12 @@ cpu = 2
 tasks = 64
 wall_clock = "1h30m"
 idle = "10m"
+heartbeat = "20s"
 [breach]
 on_denied_open = "deny"
 on_forbidden_syscall = "deny"
 on_changed_model = "deny"
+on_missing_heartbeat = "deny"
 command = ["/usr/bin/logger", "-t", "a b"]
 notify = []
 [audit]
@@ -146,11 +148,13 @@ group = "staff"
             "tasks": 64,
             "wall_clock": 5400.0,
             "idle": 600.0,
+            "heartbeat": 20.0,
         },
         "breach": {
             "on_denied_open": "deny",
             "on_forbidden_syscall": "deny",
             "on_changed_model": "deny",
+            "on_missing_heartbeat": "deny",
             "command": ["/usr/bin/logger", "-t", "a b"],
             "notify": [],
         },
