@@ -97,7 +97,7 @@ class Chain:
         proven = check.run(pool.all(), with_names=self.names)
         self.proven &= proven
         ended = not current or bool(self.state and self.state.ended)
-        following = self._ends(epoch, head, ended=ended)
+        following = self._ends(epoch, head, ended=ended, start_changed=check.was_changed(plan.first))
         self.result.size = plan.first + plan.committed
         self.result.signed = plan.first + (head.size if head else 0)
         if head is not None:
@@ -167,13 +167,16 @@ class Chain:
 
     # -- its first and last entry
 
-    def _ends(self, epoch: Epoch, head: Head | None, *, ended: bool) -> VerifierKey | None:
-        """The first and the last entry of an epoch; the next one's key."""
+    def _ends(
+        self, epoch: Epoch, head: Head | None, *, ended: bool, start_changed: bool
+    ) -> VerifierKey | None:
+        """The first and the last entry of an epoch; the next one's key. ``start_changed``: the first one is
+        known not to be what was signed."""
         last = epoch.first + epoch.committed - 1
         own = dict(epoch.own)
         begin, end = own.get(epoch.first), own.get(last)
         if epoch.committed:
-            self._begins(epoch, begin)
+            self._begins(epoch, begin, changed=start_changed)
         for seq, fields in epoch.own:
             if fields["kind"] == "epoch.start" and seq != epoch.first:
                 self._wrong(self.books.place(seq), "an epoch.start in the middle of an epoch", seq)
@@ -186,7 +189,7 @@ class Chain:
         last = max(epoch.first, last)
         return self._following(epoch.number, end, self.books.place(last), last)
 
-    def _begins(self, epoch: Epoch, begin: dict[str, Any] | None) -> None:
+    def _begins(self, epoch: Epoch, begin: dict[str, Any] | None, *, changed: bool) -> None:
         place = self.books.place(epoch.first)
         if begin is None or begin["kind"] != "epoch.start" or begin.get("epoch") != epoch.number:
             self._wrong(place, "the first entry of an epoch is not its epoch.start", epoch.first)
@@ -202,7 +205,8 @@ class Chain:
             return  # what was before is not known
         if begin.get("previous") != before:
             self._wrong(place, "it does not name the head that the epoch before ended with", epoch.first)
-            self.proven = False
+            # signed so, the chain is broken; changed since, it is one bad entry, and the heads hold
+            self.proven &= changed
 
     def _following(self, number: int, end: dict[str, Any] | None, place: str, seq: int) -> VerifierKey | None:
         if end is None or end.get("kind") != "epoch.end" or end.get("epoch") != number:

@@ -56,6 +56,7 @@ class EpochCheck:
         self.suspects_left_out = 0
         self.reported: set[int] = set()  # entries with a finding of their own
         self.upper: list[Finding] = []
+        self._stored_are_signed = False  # the stored hashes give the signed root, the entries do not
 
     def run(self, bundles: Iterator[Looked], *, with_names: bool) -> bool:
         """Look at everything, at the epoch's ``bundles`` first; whether the signed root is the tree's."""
@@ -82,6 +83,11 @@ class EpochCheck:
         proven = self._judge()
         self._partials()
         return proven
+
+    def was_changed(self, seq: int) -> bool:
+        """After `run`: whether an entry is not the one that was signed, though the stored hashes are. So what
+        it says now is no word of the log's. Of the first `SUSPECTS` such entries alone."""
+        return self._stored_are_signed and any(seq == one for one, _ in self.suspects)
 
     # -- findings
 
@@ -218,7 +224,7 @@ class EpochCheck:
             for finding in self.upper:
                 self.result.add(Finding(finding.place, finding.problem))
             return True
-        proven = head is not None and theirs == head.root
+        proven = self._stored_are_signed = head is not None and theirs == head.root
         if head is not None and not proven:
             if ours is not None or theirs is not None or not self.result.findings:
                 self._wrong(

@@ -76,6 +76,30 @@ def test_what_was_pruned_is_said_and_not_called_sound(state_dir: Path) -> None:
         assert f"sound    {result.first_bad.seq - first} entries before the first bad one" in result.text()
 
 
+@pytest.mark.parametrize(
+    ("member", "problem"),
+    [
+        ('"size":', "does not name the head"),
+        ('"root":"', "does not name the head"),
+        ('"mono":', "hash differs"),
+    ],
+)
+def test_a_changed_first_entry_leaves_the_rest_sound(state_dir: Path, member: str, problem: str) -> None:
+    """Whichever byte of it: also where it says how the pruned epoch ended."""
+    chain(state_dir)
+    prune.prune(state_dir, "2999", reason="r", by="b")
+    first = next(iter(entries(state_dir)))["seq"]
+    bundle = next((state_dir / "log/3/tile/entries/000.p").iterdir())
+    data = bundle.read_bytes()
+    at = data.index(member.encode()) + len(member)
+    bundle.write_bytes(data[:at] + (b"1" if data[at : at + 1] != b"1" else b"2") + data[at + 1 :])
+    result = verify(str(state_dir))
+    assert result.first_bad is not None and result.first_bad.seq == first
+    assert {one.seq for one in result.findings} == {first} and problem in result.text()
+    sound = f"sound    0 entries before the first bad one, {result.size - first - 1} after it"
+    assert result.proven and sound in result.text()
+
+
 def test_nothing_old_is_nothing_done(state_dir: Path) -> None:
     chain(state_dir)
     before = list(entries(state_dir))

@@ -454,3 +454,8 @@ def test_what_is_wrong_is_named(name: str, state_dir: Path) -> None:
     found = [one for one in result.findings if one.place.startswith(place) or f"/{place}" in one.place]
     assert any(words in one.problem for one in found), result.text()
     assert len(result.findings) <= 5, result.text()
+
+
+def test_an_epoch_that_was_signed_to_follow_another_proves_nothing(state_dir: Path) -> None:
+    """As against one whose first entry was changed since: there the stored hashes tell."""
+    assert not judged(state_dir, wrong_previous).proven
