@@ -39,14 +39,14 @@ class Chain:
         self.seen: list[Seen] = []
         self.proven = True
         self._previous: Head | None = None
-        self._base = ""  # what the names of all epochs' keys begin with
+        self._base = ""  # what the names of all epochs' keys begin with; empty: not known
 
     def run(self, key: VerifierKey | None, start: int) -> None:
         """All epochs from ``start`` on, whose key is ``key``."""
         last = self.state.epoch if self.state else max(self.disk.epochs, default=-1)
         last = min(last, max(self.disk.epochs, default=-1) + 1)
         if key is not None:
-            self._base = key.name.rpartition("/")[0]
+            self._base = self._first_base(key, start)
             name = _NAME.fullmatch(key.name)
             if name is None or int(name[2]) != start:
                 self._wrong(f"{start}/vkey", f"its name is not that of epoch {start}")
@@ -65,6 +65,18 @@ class Chain:
                 wanted = number + 1
         self._beyond(last, following)
         self.proven &= key is not None and last >= start
+
+    def _first_base(self, key: VerifierKey, start: int) -> str:
+        """What the key's name begins with; that of the key which lies in its place, where another log's was
+        given: then the entries that name the next keys are as they should be."""
+        stored = line(self.disk.read(f"{start}/vkey"))
+        named: VerifierKey | None = key
+        if stored != key.text:
+            try:
+                read_head(self.disk.checkpoints.get(start) or b"", key)
+            except NoteError:
+                named = _stray_key(stored)
+        return named.name.rpartition("/")[0] if named is not None else ""
 
     def _wrong(self, place: str, problem: str, seq: int | None = None) -> None:
         self.result.add(Finding(place, problem, seq))

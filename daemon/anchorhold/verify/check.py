@@ -131,7 +131,10 @@ class _Check:
                 if stored != key.text:
                     start = self._later_epoch(key)
         except NoteError as error:
-            self.result.add(Finding("vkey" if self.trusted is None else "the given key", str(error)))
+            if self.trusted is None:
+                self.result.add(Finding("vkey", str(error)))
+            else:
+                self._wrong_key("the given key", str(error))
         if start == 0 and self.disk.epochs[:1] == [0] and line(self.disk.read("0/vkey")) != stored:
             self.result.add(Finding("vkey", "it is not the key of epoch 0"))
         if key is not None:
@@ -146,5 +149,9 @@ class _Check:
                     f"the given key is that of epoch {number}: what is before is not checked"
                 )
                 return number
-        self.result.add(Finding("vkey", "it is not the key that was given"))
+        self._wrong_key("vkey", "it is not the key that was given")
         return 0
+
+    def _wrong_key(self, place: str, problem: str) -> None:
+        self.result.wrong_key = Finding(place, problem)
+        self.result.add(self.result.wrong_key)

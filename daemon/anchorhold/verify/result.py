@@ -77,6 +77,7 @@ class Result:
         self.open_sessions = 0
         self.findings: list[Finding] = []
         self.findings_left_out = 0
+        self.wrong_key: Finding | None = None  # that the key which was given is none of this log's
         self.notes: list[str] = []
 
     @property
@@ -91,16 +92,20 @@ class Result:
 
     @property
     def first_bad(self) -> Finding | None:
-        """The finding about the lowest entry; else the first one about a file."""
+        """That the given key is not the log's, which all others can follow from; else the finding about the
+        lowest entry; else the first one about a file."""
+        found = self.wrong_key or self._first_bad_entry
+        return found or (self.findings[0] if self.findings else None)
+
+    @property
+    def _first_bad_entry(self) -> Finding | None:
         about = [finding for finding in self.findings if finding.seq is not None]
-        if about:
-            return min(about, key=lambda finding: finding.seq or 0)
-        return self.findings[0] if self.findings else None
+        return min(about, key=lambda finding: finding.seq or 0, default=None)
 
     @property
     def sound_after(self) -> int:
         """Entries after the first bad one with which nothing is wrong; 0 where nothing is proven."""
-        first = self.first_bad
+        first = self._first_bad_entry
         if first is None or first.seq is None or not self.proven:
             return 0
         return max(0, self.size - first.seq - self.bad_entries)
@@ -168,9 +173,12 @@ class Result:
         more = len(others) - 20 + self.findings_left_out
         if more > 0:
             lines.append(f"wrong    and {more} more")
-        if first.seq is not None and self.proven:
-            sound = _count(max(0, first.seq - self.before), "entry", "entries")
+        entry = self._first_bad_entry
+        if entry is not None and entry.seq is not None and self.proven:
+            sound = _count(max(0, entry.seq - self.before), "entry", "entries")
             lines.append(f"sound    {sound} before the first bad one, {self.sound_after} after it")
+        elif self.wrong_key is not None and not self.proven:
+            lines.append("sound    nothing is proven: the log is not signed with the key that was given")
         elif not self.proven:
             lines.append("sound    nothing is proven: the signed head does not cover these entries")
         lines.append("result   the log does NOT verify")
