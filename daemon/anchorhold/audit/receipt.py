@@ -16,6 +16,7 @@ from base64 import b64encode
 
 from anchorhold.audit.entry import GROUPS, SALT, encode, split_openings
 from anchorhold.audit.files import audit_error, read_file
+from anchorhold.audit.gone import HINT, pruned_before
 from anchorhold.audit.note import Checkpoint
 from anchorhold.audit.read import Snapshot, log_folder, read_bundle, unreadable
 from anchorhold.audit.sessions import Found, of_session
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from anchorhold.audit.read import Epoch
 
 _NAME = re.compile(r"([0-9a-f]{16})(-[1-9][0-9]{0,15})?", re.ASCII)
+_BEGINNING = re.compile(r"[0-9a-f]{1,15}(-[1-9][0-9]{0,15})?", re.ASCII)
 
 
 def make(state_dir: Path, which: str, *, hide: tuple[str, ...] = ()) -> bytes:
@@ -39,17 +41,24 @@ def make(state_dir: Path, which: str, *, hide: tuple[str, ...] = ()) -> bytes:
     """
     name = _NAME.fullmatch(which)
     if name is None:
+        gone = pruned_before(state_dir) if _BEGINNING.fullmatch(which) else ""
         raise UsageError(
-            f"{ascii(which)} is no session and no request",
-            hint="anchorhold audit list --kind request.end shows them.",
+            f"{ascii(which)} is no session and no request"
+            + (gone and f"; such a one may have been pruned: {gone}"),
+            hint=HINT if gone else "anchorhold audit list --kind request.end shows them.",
         )
     log = log_folder(state_dir)
     try:
         snapshot = Snapshot(log)
         entries = of_session(snapshot, name[1])
         if not entries or entries[0].fields.get("n") != 0:
-            gone = "its beginning was pruned" if entries else "the log has no such session"
-            raise AuditError(f"there is no receipt for {which}: {gone}", hint="Run: anchorhold audit list")
+            gone = pruned_before(state_dir)
+            what = "its beginning was pruned" if entries else "the log has no such session"
+            why = gone and (f": {gone}" if entries else f"; it may have been pruned: {gone}")
+            raise AuditError(
+                f"there is no receipt for {which}: {what}{why}",
+                hint=HINT if gone else "Run: anchorhold audit list",
+            )
         if name[2]:
             entries = _until(entries, which, int(name[2][1:]))
         numbers = sorted({one.epoch for one in entries})

@@ -7,6 +7,7 @@ so tables show it as one quoted word each and JSON as ASCII.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from typing import Any
@@ -20,6 +21,13 @@ from anchorhold.cli.rows import shown as word
 from anchorhold.cli.selection import key_given, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_SEQ = re.compile(r"[0-9]{1,15}", re.ASCII)
+_BEGINNING = re.compile(r"[0-9a-f]{1,16}", re.ASCII)
 
 COMMANDS = {
     "list": ("listing", "List what was granted, refused and done, oldest first."),
@@ -64,7 +72,7 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
     from anchorhold.audit.index.find import find
     from anchorhold.audit.query import entries
 
-    if which.isascii() and which.isdigit() and len(which) < 16:
+    if _SEQ.fullmatch(which):
         for entry in entries(state_dir(ctx), first=int(which)):
             if entry.get("seq") == int(which):
                 say(json.dumps(entry) if as_json else _whole(entry))
@@ -73,9 +81,7 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
     found = list(find(state_dir(ctx), Filter(session=which), note=said)) if which else []
     names = sorted({str(entry["session"]) for entry in found})
     if not names:
-        raise AuditError(
-            f"the log has no entry and no session {ascii(which)}", hint="Run: anchorhold audit list"
-        )
+        raise _not_there(state_dir(ctx), which)
     if len(names) > 1:
         raise UsageError(
             f"{len(names)} sessions begin with {ascii(which)}",
@@ -86,6 +92,18 @@ def show(ctx: click.Context, which: str, as_json: bool) -> None:
     with Rows("json" if as_json else "table") as rows:
         for entry in found:
             rows.write(entry)
+
+
+def _not_there(state: Path, which: str) -> AuditError:
+    """Nothing has this number or name; or not any more."""
+    from anchorhold.audit.gone import HINT, pruned_before, pruned_entry
+
+    if _SEQ.fullmatch(which) and (words := pruned_entry(state, int(which))):
+        return AuditError(words, hint=HINT)
+    words = f"the log has no entry and no session {ascii(which)}"
+    if _BEGINNING.fullmatch(which) and (gone := pruned_before(state)):
+        return AuditError(f"{words}; such a session may have been pruned: {gone}", hint=HINT)
+    return AuditError(words, hint="Run: anchorhold audit list")
 
 
 def _whole(entry: dict[str, Any]) -> str:

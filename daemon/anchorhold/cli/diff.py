@@ -94,9 +94,12 @@ def _read_by(state: Path, which: str) -> dict[str, set[str]]:
             if "sha256" in entry:
                 contents.add(str(entry["sha256"]))
     if not session or len(names) != 1:
+        from anchorhold.audit.gone import pruned_before
+
         what = "no run is" if not names else f"{len(names)} runs are"
+        gone = pruned_before(state) if session and not names else ""
         raise UsageError(
-            f"{what} called {terminal.clean(ascii(which))}",
+            f"{what} called {terminal.clean(ascii(which))}" + (gone and f"; it may have been pruned: {gone}"),
             hint="Run: anchorhold audit list --kind session.start",
         )
     return found

@@ -404,6 +404,48 @@ def test_a_digest_is_forgotten_after_its_names(
     good(state)
 
 
+def test_what_was_pruned_is_not_called_unknown(run: Callable[..., Answer], state: Path) -> None:
+    """Whoever asks for what was there learns that it can have gone, with what, and until when."""
+    size = len(list(entries(state)))
+    assert run("show", str(size))[2].startswith(f"anchorhold: the log has no entry and no session '{size}'\n")
+    ended = [entry["time"] for entry in entries(state) if entry["kind"] == "epoch.end"][0][:19] + "Z"
+    assert run("prune", "--before", "2999-01-01", "--yes")[0] == 0
+    before = f"the entries before 13 were pruned, with epoch 0, which ended {ended}\n"
+    for which, words in (
+        ("5", f"anchorhold: entry 5 was pruned, with epoch 0, which ended {ended}\n"),
+        ("12", "anchorhold: entry 12 was pruned, with epoch 0, which"),
+        (NAME, f"no session '{NAME}'; such a session may have been pruned: {before}"),
+        (NAME[:4], f"; such a session may have been pruned: {before}"),
+        ("999", f"; such a session may have been pruned: {before}"),
+    ):
+        code, out, err = run("show", which)
+        assert (code, out) == (1, "") and words in err and "list --kind prune" in err, which
+    assert run("show", "nobody")[2].startswith("anchorhold: the log has no entry and no session 'nobody'\n")
+    assert run("show", "13")[0] == 0
+    for which, code in ((NAME, 1), (f"{NAME}-1", 1), (NAME[:4], 2), (f"{NAME[:4]}-1", 2)):
+        found = run("receipt", which)
+        assert found[:2] == (code, "") and f" may have been pruned: {before}" in found[2], which
+    assert "pruned" not in run("receipt", "nobody")[2] and run("receipt", OTHER)[0] == 0
+    assert run("diff", NAME, OTHER)[0] == 2 and before in run("diff", NAME, OTHER)[2]
+    end = state / "log/0/end"
+    end.write_bytes(end.read_bytes().replace(b"time", b"emit"))
+    assert "entry 12 of the audit log cannot be read" in run("show", "5")[2]
+
+
+def test_a_session_whose_beginning_was_pruned_has_no_receipt(run: Callable[..., Answer], state: Path) -> None:
+    third = "cccc333300000000"
+    log = Log.open(state)
+    session(log, third, 1, end=False)
+    log.checkpoint(rotate=True)
+    log.append("session.end", third, {})
+    log.checkpoint()
+    log.close()
+    assert run("prune", "--before", "2999-01-01", "--yes")[0] == 0
+    code, out, err = run("receipt", third)
+    assert (code, out) == (1, "") and "its beginning was pruned: the entries before " in err
+    assert "with the epochs 0 to 1, the last of which ended 2" in err
+
+
 def test_prune(run: Callable[..., Answer], state: Path) -> None:
     assert run("prune", "--before", "2001-01-01", "--yes")[1] == ""
     assert run("prune", "--before", "2999-01-01")[0] == 2
