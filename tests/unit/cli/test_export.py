@@ -105,6 +105,16 @@ def test_filters(run: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) ->
     assert count("--path", "./passwd") == 1
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_where_there_is_no_log_nothing_is_written(
+    form: str, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """A heading alone would look like a log without entries."""
+    assert main(["--state-dir", str(tmp_path / "none"), "audit", "export", "--format", form]) == 1
+    out, err = capfdbinary.readouterr()
+    assert out == b"" and b"there is no audit log" in err
+
+
 def test_nothing_matches(run: Callable[..., Answer]) -> None:
     assert run("--format", "jsonl", "--session", "f")[:2] == (0, b"")
     assert run("--format", "csv", "--session", "f")[1].startswith(b'"epoch","seq"')

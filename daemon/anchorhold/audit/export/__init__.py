@@ -15,13 +15,18 @@ FORMATS = ("jsonl", "csv", "ocsf", "cef")
 
 
 def export(entries: Iterable[dict[str, Any]], form: str) -> Iterator[bytes]:
-    """The export's lines, each with its end. ``form`` is one of `FORMATS`."""
+    """The export's lines, each with its end. ``form`` is one of `FORMATS`. Raises AuditError where an entry
+    cannot be written, and what reading ``entries`` raises: before the first line where there is no log."""
+    from itertools import chain, islice
+
     from anchorhold.errors import AuditError
 
     head, line = _writer(form)
+    entries = iter(entries)
+    first = list(islice(entries, 1))  # a heading alone would look like a log without entries
     if head:
         yield head
-    for entry in entries:
+    for entry in chain(first, entries):
         try:
             yield line(entry)
         except (RecursionError, ValueError) as error:
