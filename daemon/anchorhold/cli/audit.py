@@ -18,7 +18,7 @@ from anchorhold.cli import terminal
 from anchorhold.cli.lazy import LazyGroup
 from anchorhold.cli.rows import Rows, columns, said
 from anchorhold.cli.rows import shown as word
-from anchorhold.cli.selection import key_given, say
+from anchorhold.cli.selection import key_given, not_verified, say
 from anchorhold.cli.state import state_dir
 from anchorhold.errors import AuditError, UsageError, VerifyError
 
@@ -177,7 +177,7 @@ def verify(
     except WitnessUnusable as error:
         raise UsageError(str(error)) from None
     except LogUnreadable as error:
-        raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
+        raise not_verified(state_dir(ctx), error) from None
     say(json.dumps(result.as_dict()) if as_json else result.text())
     if not result.ok:
         raise VerifyError(

@@ -51,7 +51,7 @@ def report(
     from anchorhold.audit.report.gather import gather
     from anchorhold.audit.report.page import Frame, render
     from anchorhold.audit.report.source import Source, chosen
-    from anchorhold.cli.selection import key_given, moment
+    from anchorhold.cli.selection import key_given, moment, not_verified
     from anchorhold.verify.check import verify
     from anchorhold.verify.result import LogUnreadable
 
@@ -66,7 +66,7 @@ def report(
     try:
         result = verify(str(state), vkey=trusted)
     except LogUnreadable as error:
-        raise AuditError(str(error), hint="Name the state directory with --state-dir.") from None
+        raise not_verified(state, error) from None
     source = Source(lambda first: entries(state, first=first), result.size)
     found = gather(chosen(source.entries(), session=session, since=start, until=end))
     found.unreadable, found.problem = source.unreadable, source.problem

@@ -9,7 +9,13 @@ from datetime import datetime, timedelta
 
 import click
 
-from anchorhold.errors import AnchorholdError, UsageError
+from anchorhold.errors import AnchorholdError, AuditError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anchorhold.verify.result import LogUnreadable
 
 UNITS = {"w": "weeks", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -79,6 +85,21 @@ def key_given(key: str | None) -> str | None:
         return given_key(key)
     except NoteError as error:
         raise UsageError(str(error), hint="On the log's machine `anchorhold audit key` prints it.") from None
+
+
+def not_verified(state: Path, error: LogUnreadable) -> AuditError:
+    """Why a log could not be verified at all: where it is not there or may not be read, in the words of the
+    commands that only read it."""
+    from anchorhold.audit.files import audit_error
+    from anchorhold.audit.read import log_folder
+
+    try:
+        log = log_folder(state)
+    except AuditError as same:
+        return same
+    if isinstance(error.__cause__, OSError):
+        return audit_error(error.__cause__, "be read", error.__cause__.filename or log)
+    return AuditError(str(error), hint="Name the state directory with --state-dir.")
 
 
 def say(text: str) -> None:

@@ -49,7 +49,7 @@ def verify(
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise LogUnreadable(f"{log}: {error.strerror}") from error
+        raise LogUnreadable(f"the audit log at {log} cannot be read: {error.strerror}") from error
     there = any(os.path.lexists(os.path.join(log, name)) for name in ("vkey", "0"))
     if not there and not os.path.isfile(os.path.join(log, "state")):
         old = os.path.lexists(os.path.join(log, "checkpoint"))

@@ -183,14 +183,31 @@ def test_a_copy_that_cannot_be_written(open_tmp: Path, unprivileged: Any) -> Non
 
 def test_a_log_that_this_user_may_not_read_is_no_defect(open_tmp: Path, unprivileged: Any) -> None:
     two_runs(open_tmp / "state")
-    (open_tmp / "state/log").chmod(0o700)
-    for command in (["list"], ["list", "--no-index"], ["key"], ["top"], ["tail"]):
+    commands = (
+        ["list"], ["list", "--no-index"], ["key"], ["top"], ["tail"], ["verify"],
+        ["report", "--html", str(open_tmp / "r.html")],
+    )  # fmt: skip
+
+    def refused(command: list[str]) -> str:
         done = unprivileged(
             sys.executable, "-m", "anchorhold", "--state-dir", open_tmp / "state", "audit", *command,
             env={"PYTHONPATH": str(DAEMON)}, cwd=open_tmp,
         )  # fmt: skip
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "cannot be read: Permission denied" in done.stderr and "defect" not in done.stderr
+        assert (done.returncode, done.stdout) == (1, ""), command
+        return str(done.stderr)
+
+    for closed in ("state/log", "state"):
+        (open_tmp / closed).chmod(0o700)
+        words = f"anchorhold: the audit log at {open_tmp / 'state/log'} cannot be read: Permission denied\n"
+        assert [refused(command) for command in commands] == [words] * len(commands)
+    for path in (open_tmp / "state", open_tmp / "state/log"):
+        path.chmod(0o755)
+    (open_tmp / "state/log/state").chmod(0o600)  # one file of it alone
+    (open_tmp / "state/log/journal").chmod(0o755)
+    for command in (["list"], ["verify"]):
+        said = refused(command)
+        assert "log cannot be read: " in said and "log/state: Permission denied" in said, said
+        assert "owner and mode" in said
 
 
 def test_nothing_is_imported_that_one_answer_does_not_need(state: Path, unmeasured: None) -> None:
