@@ -262,7 +262,7 @@ class Deliverer:
     def _commit(self, git: list[str], written: list[str], size: int) -> None:
         identity = ["-c", "user.name=anchorhold", "-c", "user.email=anchorhold@localhost"]
         self._run([*git, "add", "--", *written], b"")
-        message = f"Head of {size} entries"
+        message = f"Head of {size} {'entry' if size == 1 else 'entries'}"
         self._run([*git, *identity, "commit", "-q", "-m", message, "--", *written], b"")
 
 

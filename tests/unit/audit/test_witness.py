@@ -134,6 +134,19 @@ def test_git(state: Path, tmp_path: Path) -> None:
     assert verify(str(state), witnesses=[str(tree)]).ok
 
 
+def test_a_commit_says_of_how_many_entries(state_dir: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    subprocess.run(["git", "init", "-q", tree], check=True)
+    for _ in range(2):
+        log = filled(state_dir, 2 if os.path.lexists(state_dir / "log") else 1)
+        log.close()
+        assert deliver(state_dir, (f"git:{tree}",)) == []
+    said = subprocess.run(
+        ["git", "-C", tree, "log", "--format=%s"], capture_output=True, text=True, check=True
+    ).stdout
+    assert said.splitlines() == ["Head of 2 entries", "Head of 1 entry"]
+
+
 def test_a_command(state: Path, tmp_path: Path) -> None:
     program = tmp_path / "send it"
     program.write_text(f'#!/bin/sh\nexec cat > "{tmp_path}/$1"\n')
