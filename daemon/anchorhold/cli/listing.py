@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from anchorhold.cli.named import request_asked, session_asked
 from anchorhold.cli.rows import Rows, said
 from anchorhold.cli.selection import content_asked, moment, pattern
 from anchorhold.cli.state import state_dir
@@ -90,6 +91,7 @@ def _filter(
     *,
     cls: str | None,
     request: str | None,
+    session: str | None,
     kinds: tuple[str, ...],
     file: str | None,
     digest: str | None,
@@ -98,7 +100,6 @@ def _filter(
     refused: bool,
     since: str | None,
     until: str | None,
-    **same: Any,
 ) -> Filter | None:
     """What is asked for; None where nothing can match."""
     from anchorhold.audit.index.filters import Filter
@@ -107,10 +108,6 @@ def _filter(
     unknown = sorted(set(kinds) - set(KINDS))
     if cls is not None and cls not in CLASSES:
         raise UsageError(f"no class is called {ascii(cls)}", hint=f"Classes: {', '.join(CLASSES)}")
-    if request is not None:
-        from anchorhold.cli.named import whole_name
-
-        request = whole_name(state, request)
     if unknown:
         raise UsageError(f"no kind of entry is called {ascii(unknown[0])}", hint=f"Kinds: {', '.join(KINDS)}")
     content = content_asked(file, None) or content_asked(None, digest)
@@ -119,12 +116,12 @@ def _filter(
     return Filter(
         kinds=frozenset(kinds),
         cls=cls,
-        request=request,
+        session=session_asked(session),
+        request=request_asked(state, request),
         refused=refused,
         digest=content,
         model=pattern(model),
         path=pattern(path),
         since=moment(since),
         until=moment(until, end=True),
-        **same,
     )

@@ -51,7 +51,8 @@ FILTERS: list[tuple[list[str], int]] = [
     (["--class", "runtime"], 1),
     (["--request", f"{FIRST}-2"], 1),
     (["--request", f"{FIRST}-3"], 0),
-    (["--request", "nothing"], 0),
+    (["--request", "cccc-1"], 0),
+    (["--session", "cccc"], 0),
     (["--model", "efef"], 7),
     (["--model", "*.gguf"], 7),
     (["--model", "/models"], 7),
@@ -142,9 +143,18 @@ def test_wrong_words(run: Run) -> None:
         (["--digest", "xyz"], "is no digest"),
         (["--file", "/nonexistent"], "cannot be read"),
         (["--limit", "0"], "--limit"),
+        (["--request", "99"], "'99' is no request"),
+        (["--request", "nothing"], "'nothing' is no request"),
+        (["--request", FIRST], f"'{FIRST}' is no request"),
+        (["--request", f"{FIRST}-0"], "is no request"),
+        (["--request", f"{FIRST}0-1"], "is no request"),
+        (["--request", f"{FIRST}-2\n"], "is no request"),
+        (["--session", "nothing"], "'nothing' is no session"),
+        (["--session", f"{FIRST}-2"], "is no session"),
+        (["--session", ""], "is no session"),
     ):
         code, out, err = run("list", *arguments)
-        assert code in (1, 2) and out == "" and words in err, arguments
+        assert (code, out) == (1 if words == "cannot be read" else 2, "") and words in err, arguments
 
 
 def test_what_is_new_is_listed_with_the_rest(run: Run, state: Path) -> None:
