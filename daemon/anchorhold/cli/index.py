@@ -18,7 +18,8 @@ from anchorhold.errors import AnchorholdError
 def index(ctx: click.Context, rebuild: bool) -> None:
     """Bring the index up to date, or make it anew.
 
-    `audit list` does so by itself. The index proves nothing: verify does not know of it.
+    `audit list` does so by itself, where more than a few entries are new. The index proves nothing: verify
+    does not know of it.
     """
     import sqlite3
 

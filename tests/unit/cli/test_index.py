@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from anchorhold.audit.index import find
 from anchorhold.audit.index.build import Only
 from anchorhold.audit.index.schema import path_of
 from anchorhold.cli.audit import audit
@@ -28,6 +29,22 @@ def test_index_and_rebuild(state_dir: Path, capfd: pytest.CaptureFixture[str]) -
     Path(path_of(state_dir)).write_bytes(b"damaged")
     assert run("index")[0] == 0
     assert run("list", "--json")[1] == run("list", "--json", "--no-index")[1]
+
+
+def test_it_comes_by_itself_when_the_page_says(
+    state_dir: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[3] / "docs/cli.md").read_text()
+    words = " ".join(page.partition("use an index,")[2].partition("\n\n")[0].split())
+    assert f"by themselves where more than {find.FEW:,} entries are not in it yet." in words
+    two_runs(state_dir)
+    for few, made in ((18, False), (17, True)):
+        monkeypatch.setattr(find, "FEW", few)
+        for command in ("list", "diff", "top"):
+            assert runner(state_dir, capfd)(command)[0] == 0
+            assert os.path.lexists(path_of(state_dir)) == made
+            if made:
+                os.unlink(path_of(state_dir))
 
 
 def test_no_log_no_index(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
