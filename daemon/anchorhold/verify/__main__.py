@@ -3,6 +3,8 @@
 ``python -m anchorhold.verify DIR [--key VKEY|FILE] [--witness VKEY|FOLDER]… [--without-names] [--json]``
 ``python -m anchorhold.verify receipt FILE --key VKEY|FILE [--with FILE]… [--json]``
 
+As one file (``tools/verifier``) it is called by that file's name.
+
 Exit codes: 0 it verifies, 5 it does not, 1 it cannot be read, 2 wrong usage.
 """
 
@@ -20,11 +22,13 @@ from anchorhold.verify.result import LogUnreadable, WitnessUnusable
 NAME = "python -m anchorhold.verify"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
+def main(arguments: list[str] | None = None, *, name: str = NAME) -> int:
+    """The command; returns the exit code. ``arguments``: default those of the process. ``name``: what it was
+    called by, for its usage."""
     given = sys.argv[1:] if arguments is None else arguments
+    name = ascii(name)[1:-1]
     try:
-        return _receipt(given[1:]) if given[:1] == ["receipt"] else _log(given)
+        return _receipt(given[1:], name) if given[:1] == ["receipt"] else _log(given, name)
     except BrokenPipeError:
         return 1
     except ModuleNotFoundError as error:
@@ -47,9 +51,9 @@ def _key(given: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _log(arguments: list[str]) -> int:
+def _log(arguments: list[str], name: str) -> int:
     parser = argparse.ArgumentParser(
-        prog=NAME, description="Verify an audit log.", epilog=f"A receipt: {NAME} receipt --help"
+        prog=name, description="Verify an audit log.", epilog="A receipt: %(prog)s receipt --help"
     )
     parser.add_argument("directory", help="a state directory, or a log's own folder")
     parser.add_argument(
@@ -75,8 +79,8 @@ def _log(arguments: list[str]) -> int:
     return 0 if result.ok else 5
 
 
-def _receipt(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"{NAME} receipt", description="Verify a receipt.")
+def _receipt(arguments: list[str], name: str) -> int:
+    parser = argparse.ArgumentParser(prog=f"{name} receipt", description="Verify a receipt.")
     parser.add_argument("file", help="the receipt")
     parser.add_argument("--key", metavar="VKEY|FILE", type=_key, required=True, help="the log's verifier key")
     parser.add_argument(
@@ -92,9 +96,9 @@ def _receipt(arguments: list[str]) -> int:
     with open(options.file, "rb") as file:
         data = file.read()
     files = []
-    for name in options.files:
-        with open(name, "rb") as file:
-            files.append((name, file.read()))
+    for path in options.files:
+        with open(path, "rb") as file:
+            files.append((path, file.read()))
     try:
         result, known = report(verify_receipt(data, options.key), files)
     except ReceiptError as error:

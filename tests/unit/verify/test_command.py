@@ -248,6 +248,31 @@ def test_the_verifier_as_one_file(state_dir: Path, tmp_path: Path) -> None:
         assert "Traceback" not in run.stderr
 
 
+def test_the_one_file_says_its_own_name(tmp_path: Path) -> None:
+    """As it was called: whoever has the file alone has no ``anchorhold.verify``."""
+    (tmp_path / "folder").mkdir()
+    for name in ("verify.pyz", "%d \u00e9.pyz"):
+        subprocess.run(
+            [TOP / "tools/verifier", tmp_path / name],
+            check=True,
+            env={**os.environ, "PYTHON": sys.executable},
+        )
+    for called, shown in (
+        ("../verify.pyz", "../verify.pyz"),
+        (str(tmp_path / "verify.pyz"), str(tmp_path / "verify.pyz")),
+        ("../%d \u00e9.pyz", r"../%d \xe9.pyz"),
+    ):
+        for arguments in ([], ["receipt"]):
+            run = subprocess.run(
+                [sys.executable, "-P", called, *arguments, "--help"],
+                env={"PATH": os.environ["PATH"], "COLUMNS": "500"}, cwd=tmp_path / "folder", timeout=30,
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert run.stdout.startswith(" ".join(["usage:", shown, *arguments, "[-h]"])), run.stdout
+            assert "python -m" not in run.stdout
+            assert arguments or f"A receipt: {shown} receipt --help" in run.stdout
+
+
 def test_the_pages_commands_work_by_hand(state_dir: Path, tmp_path: Path) -> None:
     """The shell commands of docs/audit-log.md, but openssl's own line, which Python does here."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
