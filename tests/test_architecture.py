@@ -6,6 +6,7 @@ Read from the syntax tree, so that an import inside a function or under ``if TYP
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -119,6 +120,34 @@ def test_what_runs_before_the_seal_imports_next_to_nothing(path: Path) -> None:
         )
         for name in names:
             assert name.split(".")[0] in LIGHT_MODULES, f"line {node.lineno}: {name} is loaded at import"
+
+
+SILENCED = re.compile(r"# (?:noqa|type: ignore)\b(?!.*  (?:# (?!noqa|type: )|\()\w)")
+"""A check of the linter's or of the types that is silenced without a reason behind it, on the same line."""
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("x = 1  # noqa: E402", True),
+        ("x = 1  # type: ignore[operator]", True),
+        ("x = 1  # type: ignore[operator]  # noqa", True),
+        ("x = 1  # noqa: E402  # it has to come first", False),
+        ("x = 1  # noqa: E402  (it has to come first)", False),
+        ("x = 1  # why not", False),
+    ],
+)
+def test_a_silenced_check_is_found(line: str, found: bool) -> None:
+    assert bool(SILENCED.search(line)) == found
+
+
+@pytest.mark.parametrize(
+    "path", [one for one in MODULES if part_of(one) == "verify"], ids=lambda path: path.stem
+)
+def test_the_verifier_silences_no_check_without_a_reason(path: Path) -> None:
+    """Strangers are to read it, and to believe it."""
+    lines = enumerate(path.read_text().splitlines(), 1)
+    assert [number for number, line in lines if SILENCED.search(line)] == []
 
 
 def test_there_are_modules_to_look_at() -> None:

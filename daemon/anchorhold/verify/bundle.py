@@ -56,7 +56,10 @@ def look(bundle: bytes, openings: bytes | None, first: int, width: int, clocks: 
     if len(clocks) > 100_000:
         clocks.clear()
     seen = _look(bundle, openings, first, width, clocks, quick=True)
-    return seen or _look(bundle, openings, first, width, clocks, quick=False)  # type: ignore[return-value]
+    if seen is None:
+        seen = _look(bundle, openings, first, width, clocks, quick=False)
+        assert seen is not None  # only the quick way gives up
+    return seen
 
 
 def _look(

@@ -151,7 +151,7 @@ class _Worker:
 
     def __init__(self, readers: list[Reader], start: int, step: int, others: list[_Worker]) -> None:
         source, sink = os.pipe()
-        self.file = open(source, "rb", buffering=1 << 16)  # noqa: SIM115
+        self.file = open(source, "rb", buffering=1 << 16)  # noqa: SIM115  # open as long as the process: see `end`
         self.pid = os.fork()
         if self.pid == 0:
             code = 1

@@ -85,7 +85,8 @@ class Segment:
         self.aside = (
             -2
         )  # after a gap: what came before it. If the numbers go on from there, one number was wrong
-        self.events: list[list[object]] = []
+        # seq, kind, detail, times: a list each, since the last one's times go up, and plain, for marshal
+        self.events: list[list[Any]] = []
         self.steps: list[tuple[int, int]] = []
         self.gaps: list[tuple[int, int, int]] = []
 
@@ -106,13 +107,13 @@ class Segment:
         self.last_offset = offset
         events = self.events
         if events and events[-1][1] == kind and events[-1][2] == detail and kind in ("grant", "list"):
-            events[-1][3] += 1  # type: ignore[operator]
+            events[-1][3] += 1
         else:
             events.append([seq, kind, detail, 1])
 
     def more(self, times: int, n: int, offset: int) -> None:
         """So many more like the last event, without a gap; ``n`` and ``offset`` of the last of them."""
-        self.events[-1][3] += times  # type: ignore[operator]
+        self.events[-1][3] += times
         self.last_n, self.last_offset, self.aside = n, offset, -2
 
     def pack(self) -> tuple[object, ...]:
