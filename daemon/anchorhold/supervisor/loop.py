@@ -19,16 +19,9 @@ from anchorhold.broker.broker import Breach, Broker
 from anchorhold.broker.memory import Memory
 from anchorhold.channel import frames, messages
 from anchorhold.channel.errors import ProtocolError
-from anchorhold.errors import (
-    AnchorholdError,
-    BreachError,
-    Interrupted,
-    KilledError,
-    LayerError,
-    LimitError,
-    WorkerError,
-)
+from anchorhold.errors import AnchorholdError, Interrupted, KilledError, WorkerError
 from anchorhold.kernel import pidfd, seccomp, syscalls
+from anchorhold.supervisor import ending
 from anchorhold.supervisor.heartbeat import Heartbeat
 from anchorhold.supervisor.limits import Exceeded
 from anchorhold.supervisor.spawn import Message
@@ -52,9 +45,6 @@ MOST_WAITING = 64
 BATCH = 64
 """Questions answered in a row before the other descriptors are looked at."""
 _CHUNK = 1 << 16
-_SILENT = "a system call of a foreign architecture, or one that a filter above the cell refuses"
-HINTS = {"watch": "Let this user see its own processes in /proc, or give it a cgroup v2 with controllers."}
-"""What to do about a limit that cannot simply be raised."""
 
 
 class Loop(threading.Thread):
@@ -155,11 +145,14 @@ class Loop(threading.Thread):
         try:
             self._serve()
         except Breach as breach:
-            self._end_with(self._breach(breach))
+            self.kill(None)
+            self._end_with(ending.by_breach(self.recorder, self.stage, breach))
         except Exceeded as exceeded:
-            self._end_with(self._exceeded(exceeded))
+            self.kill(None)
+            self._end_with(ending.by_limit(self.recorder, exceeded))
         except ProtocolError as error:
-            self._end_with(self._bad_message(error))
+            self.kill(None)
+            self._end_with(ending.by_message(self.recorder, self.stage, error))
         except AnchorholdError as error:
             self._end_with(error)
         except BaseException as error:  # a defect of ours: the worker dies, and it is said
@@ -171,53 +164,6 @@ class Loop(threading.Thread):
         if self.error is None:
             self.error = error
         self.kill(None)
-
-    def _breach(self, breach: Breach) -> AnchorholdError:
-        self.kill(None)
-        what = breach.path.decode("utf-8", "backslashreplace") or breach.call
-        if self.stage != "serving":
-            return WorkerError(
-                f"the engine asked for {what} while it started ({breach.call}: {breach.reason})",
-                hint="Nothing was started. If this belongs to your Python installation, report it.",
-            )
-        with contextlib.suppress(AnchorholdError):
-            self.recorder.event(
-                "breach",
-                call=breach.call,
-                path=breach.path.decode("utf-8", "surrogateescape"),
-                reason=breach.reason,
-            )
-        if breach.call == "heartbeat":
-            return BreachError(
-                f"the worker gave {breach.reason} and was killed",
-                hint="Something stopped it, or a library that it runs hangs. "
-                "[limits] heartbeat says how long is too long.",
-            )
-        return BreachError(
-            f"the worker asked for {what} ({breach.call}: {breach.reason}) and was killed",
-            hint="The log has the details. No answer of this worker should be trusted.",
-        )
-
-    def _bad_message(self, error: ProtocolError) -> AnchorholdError:
-        """It said what is not of the protocol. There is no answer to that but the end."""
-        self.kill(None)
-        if self.stage != "serving":
-            return WorkerError(f"the worker broke the protocol: {error}")
-        with contextlib.suppress(AnchorholdError):
-            self.recorder.event("breach", call="channel", reason=f"no message of the protocol: {error}")
-        return BreachError(
-            f"the worker broke the protocol: {error}; it was killed",
-            hint="The log has the details. No answer of this worker should be trusted.",
-        )
-
-    def _exceeded(self, exceeded: Exceeded) -> AnchorholdError:
-        self.kill(None)
-        with contextlib.suppress(AnchorholdError):
-            self.recorder.event("limit", limit=exceeded.limit, detail=str(exceeded))
-        return LimitError(
-            f"the worker was killed: {exceeded}",
-            hint=HINTS.get(exceeded.limit, f"Raise limits.{exceeded.limit} in the policy, or ask for less."),
-        )
 
     def _serve(self) -> None:
         launched = self.launched
@@ -382,7 +328,7 @@ class Loop(threading.Thread):
         elif message.kind == "sealed" and self.stage == "ready":
             self._sealed(message)
         elif message.kind == "failed":
-            raise _failure(message)
+            raise ending.of_launcher(message)
         else:
             for fd in message.fds:
                 os.close(fd)
@@ -566,28 +512,7 @@ class Loop(threading.Thread):
             return
         if self.error is not None or self._closing:
             return
-        status = self.status or 0
-        code = os.waitstatus_to_exitcode(status) if self.status is not None else 0
-        number = code - 128 if code > 128 else -code if code < 0 else 0
-        tail = self.stderr.decode("utf-8", "backslashreplace").strip()
-        if number == signal.SIGSYS:
-            self.recorder.event("breach", call="?", reason=f"{_SILENT} (SIGSYS)")
-            self.error = BreachError(
-                f"the worker made {_SILENT}, and the kernel ended it",
-                hint="The log has the time, the kernel's own log the number of the call (type=1326). "
-                "No answer of this worker should be trusted.",
-            )
-        elif self.limits.killed_for_memory():
-            self.error = self._exceeded(Exceeded("memory", "it went over limits.memory"))
-        elif number:
-            name = signal.Signals(number).name if number in set(signal.Signals) else str(number)
-            self.error = WorkerError(f"the worker died of {name}", hint=_what_to_do(self.stage), detail=tail)
-        else:
-            self.error = WorkerError(
-                f"the worker ended by itself (exit {code}) in stage {self.stage!r}",
-                hint=_what_to_do(self.stage),
-                detail=tail,
-            )
+        self.error = ending.by_itself(self.recorder, self.stage, self.status, self.limits, self.stderr)
 
     def close(self) -> None:
         """End the worker; it has nothing to do any more."""
@@ -600,19 +525,3 @@ class Loop(threading.Thread):
                 if fd >= 0:
                     os.close(fd)
             self.child_fd = self._wake_read = self._wake_write = -1
-
-
-def _what_to_do(stage: str) -> str:
-    if stage == "serving":
-        return "The model file may be damaged, or a document too much for the library that reads it."
-    return "The engine could not be started in the cell; ANCHORHOLD_DEBUG=1 shows what it said."
-
-
-def _failure(message: Message) -> AnchorholdError:
-    words = message.words
-    if "seccomp" in words:
-        return LayerError(
-            f"the seccomp layer cannot be had: {words['seccomp']}",
-            hint="Without it nothing starts, since nothing would be on record.",
-        )
-    return WorkerError("; ".join(f"{key}: {value}" for key, value in words.items()) or "the launcher failed")
