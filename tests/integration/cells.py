@@ -9,7 +9,8 @@ from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.policy.schema import Breach, DataPolicy, Limits, ModelPolicy, Policy
 from anchorhold.supervisor import events
-from anchorhold.supervisor.session import Request, Session, Summary
+from anchorhold.supervisor.session import Request, Session
+from anchorhold.supervisor.summary import Summary
 
 PROBE = "anchorhold.worker.probe"
 

@@ -18,7 +18,8 @@ from anchorhold.errors import AnchorholdError, WorkerError
 if TYPE_CHECKING:
     from anchorhold.policy.schema import Policy
     from anchorhold.supervisor.events import Document, Done
-    from anchorhold.supervisor.session import Request, Summary
+    from anchorhold.supervisor.session import Request
+    from anchorhold.supervisor.summary import Summary
 
 MOST_DOCUMENTS = 1_000_000  # reports of one request that are kept
 MOST_ANSWER = 64 << 20  # characters of one answer that are kept

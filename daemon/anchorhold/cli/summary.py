@@ -15,7 +15,7 @@ from anchorhold.cli.terminal import count, human_size, quote
 if TYPE_CHECKING:
     from anchorhold.cli.cell import Result
     from anchorhold.supervisor.events import Document
-    from anchorhold.supervisor.session import Summary
+    from anchorhold.supervisor.summary import Summary
 
 SESSION_DIGITS = 12  # of the session's id, in lines for people; `audit show` takes any unique beginning
 LEFT_TO_LIMITS = frozenset({"cgroup"})  # its work is done by other means, which the log names limit by limit

@@ -48,7 +48,9 @@ from anchorhold.supervisor.loop import Loop
 from anchorhold.supervisor.requests import Asked, ChatRequest
 from anchorhold.supervisor.requests import Request as Request  # where the commands look for it
 from anchorhold.supervisor.spawn import NOBODY, Launched
+from anchorhold.supervisor.summary import Summary
 from anchorhold.supervisor.switched import Switched, record_kept
+from anchorhold.supervisor.translate import error_of, event_of, output_of
 
 WORKER = "anchorhold.worker.main"
 SNAPSHOT_BUDGET = 1 << 30
@@ -73,31 +75,6 @@ _WORDS: dict[type, str] = {
     type(None): "interrupted",
 }
 """Why a request that was not answered ended."""
-
-
-class Summary:
-    """What a session was shown and refused, from the supervisor's own books."""
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        layers: dict[str, str],
-        missing: dict[str, str],
-        phase: str,
-        hidden: int,
-        left_out: int,
-    ) -> None:
-        """hidden: names in listings that the policy's deny patterns hid; left_out: those that were left out
-        for another reason (a second name, a link that leads out)."""
-        self.session = recorder.session
-        self.shown = [(text(path), digest, size) for path, (digest, size) in recorder.shown.items()]
-        self.refused_total = recorder.denied
-        self.refused = [
-            (text(path) if path else call, why, times)
-            for (call, path, why), times in recorder.examples.items()
-        ]
-        self.layers, self.missing, self.phase = layers, missing, phase
-        self.hidden, self.left_out = hidden, left_out
 
 
 class Session:
@@ -496,41 +473,10 @@ class Session:
         kind = message["type"]
         if message.get("id") is not None and message["id"] != self._next_request:
             raise ProtocolError(f"it spoke of request {message['id']}, which is not the one being served")
-        if kind == "token":
-            self._output.update(message["text"].encode("utf-8", "surrogatepass"))
-            loop.events.put(events.Token(message["text"]))
-        elif kind == "progress":
-            loop.events.put(events.Progress(message["stage"], message["done"], message["total"]))
-        elif kind == "document":
-            loop.events.put(
-                events.Document(message["path"], message["outcome"], message["reason"], message["tokens"])
-            )
-        elif kind == "unused":
-            loop.events.put(events.Unused(message["paths"], message["reason"]))
-        elif kind == "chosen":
-            top = [(text, logprob) for text, logprob in message["top"]]
-            loop.events.put(events.Chosen(message["text"], message["logprob"], top, message["data"]))
-        elif kind == "call":
-            self._output.update((message["name"] + message["arguments"]).encode("utf-8", "surrogatepass"))
-            loop.events.put(
-                events.Call(message["index"], message["call"], message["name"], message["arguments"])
-            )
-        elif kind == "embedding":
-            self._output.update(repr(message["values"]).encode("ascii"))
-            loop.events.put(events.Embedding(message["index"], message["values"]))
-        elif kind == "done":
+        self._output.update(output_of(message))
+        if kind == "done":
             self._request_end(
                 message["reason"], message["prompt_tokens"], message["output_tokens"], message["files"]
-            )
-            loop.events.put(
-                events.Done(
-                    message["reason"],
-                    message["prompt_tokens"],
-                    message["output_tokens"],
-                    message["prompt_seconds"],
-                    message["output_seconds"],
-                    message["files"],
-                )
             )
         elif kind == "failed":
             if message["id"] is not None:
@@ -538,12 +484,13 @@ class Session:
                 self._request_end(
                     "failed: " + message["code"], 0, 0, [], sent=sent if type(sent) is int else 0
                 )
-            details = ", ".join(f"{key}: {value}" for key, value in message["detail"].items())
-            hint = f"The model is {self.policy.model.path!a}." if message["code"] == "bad_model" else ""
-            loop.events.put(WorkerError(message["message"], hint=hint, detail=details, code=message["code"]))
+            loop.events.put(error_of(message, self.policy.model.path))
+            return
         elif kind == "loaded":
             self.context, self.embeddings = message["context"], message["embeddings"]
-            loop.events.put(events.Phase("loaded"))
+        event = event_of(message)
+        if event is not None:
+            loop.events.put(event)
 
     def _request_end(
         self, reason: str, prompt: int, output: int, files: list[str], *, sent: int | None = None
