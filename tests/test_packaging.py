@@ -176,6 +176,7 @@ def look_into_the_package(package: Path, root: Path) -> None:
     for place in (
         "usr/lib/systemd/system/anchorhold@.service", "usr/lib/systemd/user/anchorhold@.service",
         "usr/lib/sysusers.d/anchorhold.conf", "usr/share/man/man1/anchorhold-audit-verify.1.gz",
+        "usr/share/applications/anchorhold-kill.desktop",
         "usr/share/bash-completion/completions/anchorhold", "usr/share/doc/anchorhold/sbom.cdx.json",
     ):  # fmt: skip
         assert (root / place).is_file(), place

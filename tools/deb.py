@@ -113,6 +113,7 @@ def fill(root: Path, options: argparse.Namespace, packages: str) -> None:
     put(options.completions / "anchorhold", root / "usr/share/bash-completion/completions/anchorhold")
     put(options.completions / "_anchorhold", root / "usr/share/zsh/vendor-completions/_anchorhold")
     put(options.completions / "anchorhold.fish", root / "usr/share/fish/vendor_completions.d/anchorhold.fish")
+    put(TOP / "tools/debian/anchorhold-kill.desktop", root / "usr/share/applications/anchorhold-kill.desktop")
     doc = root / "usr/share/doc/anchorhold"
     put(options.sbom, doc / "sbom.cdx.json")
     for page in sorted((TOP / "docs").glob("*.md")):
