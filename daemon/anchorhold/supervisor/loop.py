@@ -13,7 +13,6 @@ import select
 import signal
 import threading
 import time
-from collections import deque
 
 from anchorhold.broker.broker import Breach, Broker
 from anchorhold.broker.memory import Memory
@@ -24,6 +23,7 @@ from anchorhold.kernel import pidfd, seccomp, syscalls
 from anchorhold.supervisor import ending
 from anchorhold.supervisor.heartbeat import Heartbeat
 from anchorhold.supervisor.limits import Exceeded
+from anchorhold.supervisor.pipes import Pipes
 from anchorhold.supervisor.spawn import Message
 from anchorhold.supervisor.switched import kill_words, since
 from anchorhold.supervisor.together import Together
@@ -39,12 +39,8 @@ if TYPE_CHECKING:
     from anchorhold.supervisor.switched import Switched
 
 PROT_EXEC = 4
-STDERR_KEPT = 8192
-MOST_WAITING = 64
-"""Events that may wait for their reader before the worker's channel is left unread for a while."""
 BATCH = 64
 """Questions answered in a row before the other descriptors are looked at."""
-_CHUNK = 1 << 16
 
 
 class Loop(threading.Thread):
@@ -92,7 +88,6 @@ class Loop(threading.Thread):
         self.error: AnchorholdError | None = None
         self.kill_reason: str | None = None
         self.killed_at = 0.0
-        self.stderr = bytearray()
         self.status: int | None = None
         self.frozen = False
         self.events: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -100,12 +95,10 @@ class Loop(threading.Thread):
         self._handlers: Handlers | None = None
         self._memory: Memory | None = None
         self._together: Together | None = None
-        self._frames = frames.FrameReader()
-        self._outgoing: deque[memoryview] = deque()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poll = select.poll()
+        self._pipes = Pipes(launched, self._poll, self.events, self._take)
         self._closing = False
-        self._held_back = self._channel_closed = False
 
     # ---- from other threads -------------------------------------------------------------------
 
@@ -115,8 +108,13 @@ class Loop(threading.Thread):
 
     def send_bytes(self, frame: bytes) -> None:
         """The same for a message that is a frame already."""
-        self._outgoing.append(memoryview(frame))
+        self._pipes.put(frame)
         self.wake()
+
+    def taken(self) -> None:
+        """The reader of the events has taken one."""
+        if self._pipes.is_awaited():
+            self.wake()
 
     def wake(self) -> None:
         with contextlib.suppress(OSError):
@@ -178,9 +176,8 @@ class Loop(threading.Thread):
             due = self.recorder.flush_due()
             if due is not None:
                 wait = min(wait, due)
-            if self._outgoing:
-                self._write_out()
-            self._hold_back()
+            self._pipes.write()
+            self._pipes.hold_back()
             if self.stage == "serving":
                 wait = min(wait, self._feel_the_pulse())
             if self._together is not None and (quiet := self._together.wait()) is not None:
@@ -198,35 +195,31 @@ class Loop(threading.Thread):
                 elif fd == setup:
                     self._setup()
                 elif fd == launched.from_worker:
-                    if not self._held_back:
-                        self._read_channel()
-                    elif events & ~select.POLLIN:
-                        self._channel_closed = True
-                        self._poll.unregister(fd)
+                    self._pipes.readable(events)
                 elif fd == launched.stderr:
-                    self._read_stderr()
+                    self._pipes.read_stderr()
                 elif fd == self._wake_read:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake_read, 4096)
                 elif fd == self.child_fd:
-                    self._drain()
+                    self._pipes.drain(channel=self.stage == "serving")
                     self._hear_the_launcher()
                     return
             if self.child_fd < 0 and self._launcher_is_gone():
-                self._drain()
+                self._pipes.drain(channel=self.stage == "serving")
                 return
 
     def _feel_the_pulse(self) -> float:
         """Ask for a sign of life where it is time to; seconds until there is something to do again."""
-        if self.frozen or self._held_back or self._channel_closed:
+        if self.frozen or self._pipes.held_back or self._pipes.closed:
             self.heartbeat.rest()
         elif self.heartbeat.missed():
-            self._read_channel()  # we may be those who did not look
+            self._pipes.read()  # we may be those who did not look
             if self.heartbeat.missed():
                 self._lost()
         elif self.heartbeat.due():
             self.send({"type": "ping"})
-            self._write_out()
+            self._pipes.write()
         return self.heartbeat.wait()
 
     def _lost(self) -> None:
@@ -236,6 +229,16 @@ class Loop(threading.Thread):
         self.heartbeat.rest()
         if "on_missing_heartbeat" in self.kills:
             raise Breach("heartbeat", b"", reason)
+
+    def _take(self, frame: bytes) -> None:
+        """One message of the worker. Raises ProtocolError."""
+        if self.stage != "serving":
+            raise ProtocolError("it spoke before it was sealed")
+        message = messages.decode_from_worker(frame)
+        if message["type"] == "pong":
+            self.heartbeat.heard()
+        else:
+            self.on_message(message)
 
     def _held(self) -> int:
         return 0 if self._handlers is None else self._handlers.snapshots.held()
@@ -387,81 +390,7 @@ class Loop(threading.Thread):
         self._listen(listener, "sealed")
         self.stage = "sealing"
 
-    # ---- the channel --------------------------------------------------------------------------
-
-    def _write_out(self) -> None:
-        try:
-            while self._outgoing:
-                view = self._outgoing[0]
-                written = os.write(self.launched.to_worker, view)
-                if written < len(view):
-                    self._outgoing[0] = view[written:]
-                else:
-                    self._outgoing.popleft()
-        except BlockingIOError:
-            self._poll.register(self.launched.to_worker, select.POLLOUT)
-            return
-        except OSError:
-            self._outgoing.clear()  # it has closed its end; its death follows
-        with contextlib.suppress(KeyError):
-            self._poll.unregister(self.launched.to_worker)
-
-    def _hold_back(self) -> None:
-        """Whoever speaks faster than it is heard waits in its own write: our memory is no buffer."""
-        full = self.events.qsize() > MOST_WAITING
-        if full != self._held_back and not self._channel_closed:
-            self._held_back = full
-            self._poll.register(self.launched.from_worker, 0 if full else select.POLLIN)
-
-    def taken(self) -> None:
-        """The reader of the events has taken one."""
-        if self._held_back and self.events.qsize() <= MOST_WAITING // 2:
-            self.wake()
-
-    def _read_channel(self) -> None:
-        try:
-            data = os.read(self.launched.from_worker, _CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._channel_closed = True
-            self._poll.unregister(self.launched.from_worker)
-            return
-        self._take(data)
-
-    def _take(self, data: bytes) -> None:
-        """What it said, message by message."""
-        for frame in self._frames.feed(data):
-            if self.stage != "serving":
-                raise ProtocolError("it spoke before it was sealed")
-            message = messages.decode_from_worker(frame)
-            if message["type"] == "pong":
-                self.heartbeat.heard()
-            else:
-                self.on_message(message)
-
-    def _read_stderr(self) -> None:
-        try:
-            data = os.read(self.launched.stderr, _CHUNK)
-        except BlockingIOError:
-            return
-        if not data:
-            self._poll.unregister(self.launched.stderr)
-        self.stderr += data
-        del self.stderr[:-STDERR_KEPT]
-
     # ---- the end ------------------------------------------------------------------------------
-
-    def _drain(self) -> None:
-        """What it had said before it died still counts."""
-        with contextlib.suppress(OSError, KeyError, BlockingIOError):
-            while data := os.read(self.launched.stderr, _CHUNK):
-                self.stderr += data
-                del self.stderr[:-STDERR_KEPT]
-        if self.stage == "serving":
-            with contextlib.suppress(OSError, KeyError, BlockingIOError):
-                while data := os.read(self.launched.from_worker, _CHUNK):
-                    self._take(data)
 
     def _finish(self) -> None:
         self.kill(None)
@@ -512,7 +441,7 @@ class Loop(threading.Thread):
             return
         if self.error is not None or self._closing:
             return
-        self.error = ending.by_itself(self.recorder, self.stage, self.status, self.limits, self.stderr)
+        self.error = ending.by_itself(self.recorder, self.stage, self.status, self.limits, self._pipes.stderr)
 
     def close(self) -> None:
         """End the worker; it has nothing to do any more."""
