@@ -19,7 +19,8 @@ import threading
 from anchorhold.audit.entry import Encoder, encode_group, encode_public, split
 from anchorhold.audit.files import audit_error, make_folders
 from anchorhold.audit.journal import Writer
-from anchorhold.audit.settle import Chain, Held, Locked, damaged, tidy_temporary
+from anchorhold.audit.lock import Held, Locked
+from anchorhold.audit.settle import Chain, damaged, tidy_temporary
 from anchorhold.audit.state import FILE
 from anchorhold.errors import AuditError
 

@@ -13,10 +13,11 @@ import shutil
 from contextlib import suppress
 
 from anchorhold.audit.files import audit_error, fsync_path, replace
+from anchorhold.audit.lock import Locked
 from anchorhold.audit.query import flat
 from anchorhold.audit.read import Epoch, Pruned, Snapshot, log_folder, read_bundle
 from anchorhold.audit.receipt import last_entry
-from anchorhold.audit.settle import Chain, Locked
+from anchorhold.audit.settle import Chain
 from anchorhold.audit.tree import WIDTH
 
 TYPE_CHECKING = False

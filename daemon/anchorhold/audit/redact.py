@@ -19,9 +19,10 @@ from anchorhold.audit import journal
 from anchorhold.audit.entry import GROUPS, split_openings
 from anchorhold.audit.files import TMP, audit_error, fsync_path, read_file, replace
 from anchorhold.audit.grow import openings_path, read_openings, write_openings
+from anchorhold.audit.lock import Locked
 from anchorhold.audit.query import flat
 from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
-from anchorhold.audit.settle import Chain, Locked, tidy_temporary
+from anchorhold.audit.settle import Chain, tidy_temporary
 from anchorhold.audit.tree import WIDTH
 from anchorhold.errors import AuditError
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anchorhold.audit import settle
+from anchorhold.audit import lock, settle
 from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.errors import AuditError
@@ -156,9 +156,9 @@ def test_much_that_gathers_is_settled_by_append(state_dir: Path, monkeypatch: py
 def test_who_is_busy_settles_another_time(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody who holds the lock, perhaps stopped, holds up no event; only for so long."""
     monkeypatch.setattr("anchorhold.audit.log.GATHERED", 1_000)
-    monkeypatch.setattr(settle, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.05)
     log = Log.open(state_dir)
-    with settle.Locked(str(state_dir / "log")):
+    with lock.Locked(str(state_dir / "log")):
         for number in range(10):
             log.append("policy.load", "", {"number": number})
         log.settle()
@@ -199,29 +199,29 @@ def test_of_several_policies_the_strictest_that_is_open_ends_the_epoch(state_dir
 
 def test_who_waits_for_the_lock_is_told_for_whom(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the holder wrote into it; by the kernel where that is none of a process that is there."""
-    monkeypatch.setattr(settle, "LOCK_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.0)
     filled(state_dir, 3).close()
-    log, lock = str(state_dir / "log"), state_dir / "log/lock"
+    log, file = str(state_dir / "log"), state_dir / "log/lock"
     me = f"by another process \\({os.getpid()}, "
-    assert lock.read_bytes() == b""
-    lock.write_text("4194304999\n")  # what a crash left
-    with settle.Locked(log):
-        assert lock.read_text() == f"{os.getpid()}\n"
-        with pytest.raises(settle.Held, match=me) as held:
-            settle.Locked(log).__enter__()
+    assert file.read_bytes() == b""
+    file.write_text("4194304999\n")  # what a crash left
+    with lock.Locked(log):
+        assert file.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(lock.Held, match=me) as held:
+            lock.Locked(log).__enter__()
         assert f"kill -KILL {os.getpid()}" in held.value.hint
         for said in ("", "4194304999", "nonsense", "-1"):
-            lock.write_text(said)
-            with pytest.raises(settle.Held, match=me):
-                settle.Locked(log).__enter__()
-        monkeypatch.setattr(settle, "open", lambda *_, **__: (_ for _ in ()).throw(OSError()), raising=False)
-        with pytest.raises(settle.Held, match="unknown which") as held:
-            settle.Locked(log).__enter__()
+            file.write_text(said)
+            with pytest.raises(lock.Held, match=me):
+                lock.Locked(log).__enter__()
+        monkeypatch.setattr(lock, "open", lambda *_, **__: (_ for _ in ()).throw(OSError()), raising=False)
+        with pytest.raises(lock.Held, match="unknown which") as held:
+            lock.Locked(log).__enter__()
         assert "lslocks" in held.value.hint
-        lock.write_text(str(os.getpid()))
-        with pytest.raises(settle.Held, match=f"\\({os.getpid()}\\)"):  # it has ended by now
-            settle.Locked(log).__enter__()
-    assert lock.read_bytes() == b""
+        file.write_text(str(os.getpid()))
+        with pytest.raises(lock.Held, match=f"\\({os.getpid()}\\)"):  # it has ended by now
+            lock.Locked(log).__enter__()
+    assert file.read_bytes() == b""
 
 
 def test_a_lock_that_cannot_name_its_holder_is_one(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

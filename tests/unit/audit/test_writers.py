@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from anchorhold.audit import settle
+from anchorhold.audit import lock
 from anchorhold.audit.log import Log
 from anchorhold.errors import AuditError
 from tests.unit.audit.logs import good, records
@@ -65,7 +65,7 @@ def test_processes_at_once(state_dir: Path, writers: int, count: int, durability
 
 def test_a_stopped_writer_stops_nobody_else(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped anywhere, perhaps with the lock held: others open the log and write; only signing waits."""
-    monkeypatch.setattr(settle, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 0.1)
     job = start(state_dir, "00000000000000aa", 10**9)
     held = 0
     try:

@@ -19,13 +19,11 @@ from pathlib import Path
 from anchorhold.channel import frames, gateway
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, LayerError, WorkerError
-from anchorhold.supervisor import events
-from anchorhold.supervisor.requests import ChatRequest, CompletionRequest, EmbeddingRequest, Sampling
+from anchorhold.supervisor.service.answers import Answer, request_of
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.gate import ENTRY, FIRST_EXTRA_FD, START_SECONDS, Gate
 from anchorhold.supervisor.service.listeners import Listener, give_tokens, plan, tls_files
 from anchorhold.supervisor.service.peers import Peer
-from anchorhold.supervisor.service.refusals import code_of, status_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +82,7 @@ class Front:
         self._queued = 0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._frames = frames.FrameReader(gateway.FROM_GATEWAY_LIMIT)
-        self._answers: dict[int, _Answer] = {}
+        self._answers: dict[int, Answer] = {}
         self._peers: dict[int, tuple[int, int]] = {}
         """Handed-in connections by number: uid and listener."""
         self._let_in: Counter[tuple[int, int]] = Counter()
@@ -364,7 +362,7 @@ class Front:
         number = message["id"]
         if number in self._answers:
             raise ProtocolError("a number of a request twice")
-        answer = self._answers[number] = _Answer(self, number)
+        answer = self._answers[number] = Answer(self, number)
         if self._draining:
             answer.end(503, "stopping", self._draining)
             return
@@ -373,7 +371,7 @@ class Front:
             return
         try:
             answer.ticket = self._backend.submit(
-                message["policy"], _request(message), answer, receipt=message["receipt"]
+                message["policy"], request_of(message), answer, receipt=message["receipt"]
             )
         except Refused as refused:
             answer.end(refused.status, refused.code, str(refused), refused.retry_after)
@@ -394,7 +392,7 @@ class Front:
                 return True
         return False
 
-    def _cancel(self, answer: _Answer) -> None:
+    def _cancel(self, answer: Answer) -> None:
         self._answers.pop(answer.number, None)
         if not answer.over:
             answer.over = True
@@ -442,96 +440,7 @@ class Front:
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_write, b"x")
 
-    def over(self, answer: _Answer) -> None:
+    def over(self, answer: Answer) -> None:
         """An answer has come to its end."""
         answer.over = True
         self._answers.pop(answer.number, None)
-
-
-class _Answer:
-    """One request's sink: makes messages of events. After its end it says nothing more."""
-
-    __slots__ = ("front", "number", "over", "ticket")
-
-    def __init__(self, front: Front, number: int) -> None:
-        self.front, self.number = front, number
-        self.ticket: object | None = None
-        self.over = False
-
-    def _send(self, kind: str, **fields: object) -> None:
-        if not self.over:
-            self.front.send({"type": kind, "id": self.number, **fields})
-
-    def started(self, name: str) -> None:
-        self._send("started", name=name)
-
-    def event(self, event: events.Event) -> None:
-        if isinstance(event, events.Token):
-            if event.text:
-                self._send("token", text=event.text)
-        elif isinstance(event, events.Chosen):
-            top = [[text, logprob] for text, logprob in event.top]
-            self._send("chosen", text=event.text, logprob=event.logprob, top=top, data=event.data)
-        elif isinstance(event, events.Call):
-            self._send(
-                "call", index=event.index, call_id=event.id, name=event.name, arguments=event.arguments
-            )
-        elif isinstance(event, events.Embedding):
-            self._send("embedding", index=event.index, values=event.values)
-        elif isinstance(event, events.Document):
-            self._send(
-                "document", path=event.path, outcome=event.outcome, reason=event.reason, tokens=event.tokens
-            )
-
-    def done(self, done: events.Done, shown: list[tuple[str, str, int]], receipt: str | None) -> None:
-        try:
-            self._send(
-                "done",
-                reason=done.reason,
-                prompt_tokens=done.prompt_tokens,
-                output_tokens=done.output_tokens,
-                prompt_seconds=done.prompt_seconds,
-                output_seconds=done.output_seconds,
-                shown=[list(one) for one in shown],
-                receipt=receipt,
-            )
-        except ProtocolError as error:
-            self.end(500, "too_large", f"the answer cannot be handed on: {error}")
-        else:
-            self.front.over(self)
-
-    def failed(self, error: AnchorholdError) -> None:
-        self.end(status_of(error), code_of(error), error.message)
-
-    def end(self, status: int, code: str, message: str, retry_after: float | None = None) -> None:
-        """It ends with an error."""
-        clean = message.encode("utf-8", "replace").decode("utf-8")
-        self._send("failed", status=status, code=code, message=clean, retry_after=retry_after)
-        self.front.over(self)
-
-
-def _request(message: Message) -> ChatRequest | CompletionRequest | EmbeddingRequest:
-    """What a session is asked. The message has been checked."""
-    principal = message["principal"]
-    if message["type"] == "embed":
-        return EmbeddingRequest(message["inputs"], principal=principal)
-    said = message["sampling"]
-    sampling = Sampling(
-        max_tokens=said["max_tokens"],
-        temperature=float(said["temperature"]),
-        top_p=float(said["top_p"]),
-        seed=said["seed"],
-        stop=tuple(said["stop"]),
-        logprobs=said["logprobs"],
-    )
-    if message["type"] == "complete":
-        return CompletionRequest(message["prompt"], sampling, principal=principal)
-    return ChatRequest(
-        message["messages"],
-        sampling,
-        tools=message["tools"],
-        tool_choice=message["tool_choice"],
-        format=message["format"],
-        files=message["files"],
-        principal=principal,
-    )
