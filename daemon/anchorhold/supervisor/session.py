@@ -25,9 +25,7 @@ from anchorhold.broker.record import Recorder, new_session, text
 from anchorhold.broker.runtime import Runtime
 from anchorhold.broker.snapshots import Snapshots
 from anchorhold.broker.system import System
-from anchorhold.broker.table import TABLE
 from anchorhold.broker.view import DataView
-from anchorhold.cell import filters
 from anchorhold.channel import frames, messages
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import (
@@ -36,18 +34,17 @@ from anchorhold.errors import (
     BreachError,
     Interrupted,
     KilledError,
-    LayerError,
     LimitError,
     WorkerError,
 )
-from anchorhold.kernel.syscalls import NR
 from anchorhold.policy.schema import BREACHES, Policy
 from anchorhold.supervisor import events
-from anchorhold.supervisor.limits import LEFTOVER_SECONDS, Limits
+from anchorhold.supervisor.limits import Limits
 from anchorhold.supervisor.loop import Loop
 from anchorhold.supervisor.requests import Asked, ChatRequest
 from anchorhold.supervisor.requests import Request as Request  # where the commands look for it
-from anchorhold.supervisor.spawn import NOBODY, Launched
+from anchorhold.supervisor.spawn import Launched
+from anchorhold.supervisor.starting import boot_id, demand, empty_folder, give_up, launch_config
 from anchorhold.supervisor.summary import Summary
 from anchorhold.supervisor.switched import Switched, record_kept
 from anchorhold.supervisor.translate import error_of, event_of, output_of
@@ -58,9 +55,6 @@ SNAPSHOT_BUDGET = 1 << 30
 START_SECONDS = 120.0
 STOP_SECONDS = 2.0
 """How long a worker may take to stop an answer before it is killed for it."""
-_ANSWERED = [NR[name] for name in TABLE if name in NR]
-"""Numbers of the calls that the broker has an answer for."""
-
 SEAL_LAYERS = ("mdwe",)
 """Layers that go on with the seal, after all others."""
 MOST_NAMED = 10_000
@@ -213,17 +207,17 @@ class Session:
             limits.begin(pid)
 
         try:
-            launched.start(self._launch_config(limits), before=before)
+            launched.start(launch_config(self.policy, limits, self.entry, self.config), before=before)
             # While the launcher starts: the model's digest, where it is not known yet.
             self._model = ModelFile(policy.model.path, policy.model.sha256, self._digests)
-            self._folder = _empty_folder(self.state_dir)
+            self._folder = empty_folder(self.state_dir)
             runtime = Runtime.of_this_program()
         except OSError as error:
-            _end(launched)
+            give_up(launched)
             limits.close()
             raise WorkerError(f"the cell cannot be started: {error}") from None
         except BaseException:
-            _end(launched)
+            give_up(launched)
             limits.close()
             raise
         view, model = self._view, self._model
@@ -288,20 +282,6 @@ class Session:
             if isinstance(event, events.Phase) and event.name == "loaded":
                 return
 
-    def _launch_config(self, limits: Limits) -> dict[str, object]:
-        held = {"cgroup": limits.cgroup_words} if limits.cgroup_words else {}
-        return {
-            "entry": self.entry,
-            "worker": self.config,
-            "filters": (filters.boot_filter(), filters.sealed_filter()),
-            # None: what is forbidden is refused, and no more; then nothing is to end for it either.
-            "answered": _ANSWERED if self.policy.breach.on_forbidden_syscall == "kill" else None,
-            "rlimits": limits.rlimits(),
-            "tasks": self.policy.limits.tasks,
-            "user": (NOBODY, NOBODY) if os.geteuid() == 0 else None,
-            "held": held,
-        }
-
     def _on_cell(self, held: dict[str, str], missing: dict[str, str]) -> None:
         """The cell stands: recorded before the first answer, refused if it lacks what is required."""
         limits, model = self._limits, self._model
@@ -321,28 +301,16 @@ class Session:
             limits=limits.mechanisms,
             versions={"anchorhold": __version__, "kernel": os.uname().release},
             supervisor_pid=os.getpid(),
-            boot=_boot(),
+            boot=boot_id(),
         )
         self._started = True
-        self._demand(name for name in policy.require if name not in SEAL_LAYERS)
+        demand([name for name in policy.require if name not in SEAL_LAYERS], held, missing)
 
     def _on_seal(self, held: dict[str, str], missing: dict[str, str]) -> None:
         """The layers that go on with the seal."""
         self.layers.update(held)
         self.missing.update(missing)
-        self._demand(name for name in self.policy.require if name in SEAL_LAYERS)
-
-    def _demand(self, required: Iterable[str]) -> None:
-        lacking = [name for name in required if name not in self.layers]
-        if lacking:
-            causes: dict[str, list[str]] = {}
-            for name in lacking:
-                causes.setdefault(self.missing.get(name, "not available"), []).append(name)
-            reasons = "; ".join(f"{', '.join(names)}: {cause}" for cause, names in causes.items())
-            raise LayerError(
-                f"required {'layers are' if len(lacking) > 1 else 'layer is'} missing: {reasons}",
-                hint="Nothing was started. [require] layers (or --require) decides what a cell must have.",
-            )
+        demand([name for name in self.policy.require if name in SEAL_LAYERS], self.layers, self.missing)
 
     # ---- ask ----------------------------------------------------------------------------------
 
@@ -561,37 +529,3 @@ class Session:
             if self._folder >= 0:
                 os.close(self._folder)
                 self._folder = -1
-
-
-def _empty_folder(state_dir: Path) -> int:
-    """A descriptor of a folder that is empty and gone: what the worker holds for every folder it opens."""
-    # Of supervisors that were killed between the two lines below; a young one is of a start that goes on.
-    for name in os.listdir(state_dir):
-        if name.startswith(".folder-"):
-            with contextlib.suppress(OSError):
-                left = os.path.join(state_dir, name)
-                if time.time() - os.stat(left).st_mtime > LEFTOVER_SECONDS:
-                    os.rmdir(left)
-    path = os.path.join(state_dir, f".folder-{os.getpid()}-{os.urandom(4).hex()}")
-    os.mkdir(path, 0o500)
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    finally:
-        os.rmdir(path)
-
-
-def _end(launched: Launched) -> None:
-    if launched.pid > 0:
-        with contextlib.suppress(OSError):
-            os.kill(launched.pid, 9)
-            os.waitpid(launched.pid, 0)
-    launched.close()
-
-
-def _boot() -> str:
-    """The kernel's name for this boot: `mono` of entries compares within one."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
