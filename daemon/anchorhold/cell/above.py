@@ -38,6 +38,7 @@ _UNFILTERED = ("uprobe", "uretprobe")
 
 _FILTER_MODE = 2
 _NAMESPACES = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
+_NEW_TIME = 0x80  # of clone(2) these bits are a signal
 _FAMILIES = range(46)
 _SPECIAL = 0o4000
 
@@ -45,8 +46,8 @@ _BY_ARGUMENT: dict[str, tuple[tuple[int, ...], ...]] = {
     "socket": tuple((family, 1) for family in _FAMILIES),
     "socketpair": tuple((family, 1) for family in _FAMILIES),
     "clone": ((17,), *((flag | 17,) for flag in _NAMESPACES)),
-    "unshare": tuple((flag,) for flag in _NAMESPACES),
-    "setns": tuple((0, flag) for flag in _NAMESPACES),
+    "unshare": tuple((flag,) for flag in (*_NAMESPACES, _NEW_TIME)),
+    "setns": tuple((0, flag) for flag in (*_NAMESPACES, _NEW_TIME)),
     "personality": ((0,), (0x40000,), (0xFFFFFFFF,)),
     "sched_setscheduler": tuple((0, policy) for policy in range(8)),
     "chmod": ((0, _SPECIAL),),

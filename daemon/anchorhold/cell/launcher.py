@@ -106,8 +106,8 @@ def main() -> None:
 def look_above(config) -> None:  # type: ignore[no-untyped-def]
     """Make the sealed program end the worker for what a filter above would refuse without our hearing of it.
 
-    Adds to the configuration ``above``: what is then said of the seccomp layer, and ``above_unknown``: why it
-    is not known what that filter refuses.
+    Adds to the configuration ``above``: what is then said of the seccomp layer, ``above_unknown``: why it is
+    not known what that filter refuses, and ``lethal``: the calls, if the supervisor did not know them yet.
     """
     config["above"] = config["above_unknown"] = ""
     try:
@@ -116,7 +116,9 @@ def look_above(config) -> None:  # type: ignore[no-untyped-def]
         if config["answered"] is None:
             config["above"] = "; what a filter above the cell refuses fails without a question"
             return
-        lethal = above.refused(config["answered"])
+        lethal = config["lethal"]
+        if lethal is None:
+            lethal = config["lethal"] = sorted(above.refused(config["answered"]))
     except OSError as error:
         config["above_unknown"] = str(error)
         return
@@ -269,6 +271,8 @@ def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str,
         os._exit(1)
     held[boot.name] += config["above"]
     words = {"tgid": str(tgid)}
+    if config["lethal"] is not None:
+        words["lethal"] = " ".join(map(str, config["lethal"]))
     words.update({f"held.{name}": text for name, text in held.items()})
     words.update({f"missing.{name}": text for name, text in missing.items()})
     setup.tell("cell", words, (boot.listener, memory))

@@ -25,6 +25,7 @@ from anchorhold.supervisor.heartbeat import Heartbeat
 from anchorhold.supervisor.limits import Exceeded
 from anchorhold.supervisor.pipes import Pipes
 from anchorhold.supervisor.spawn import Message
+from anchorhold.supervisor.starting import remember
 from anchorhold.supervisor.switched import kill_words, since
 from anchorhold.supervisor.together import Together
 
@@ -352,6 +353,7 @@ class Loop(threading.Thread):
             os.close(listener)
             raise
         self._listen(listener, "boot")
+        remember(message.words)
         self.on_cell(message.prefixed("held."), message.prefixed("missing."))
         self.stage = "boot"
 

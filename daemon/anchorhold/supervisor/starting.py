@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from anchorhold.supervisor.limits import Limits
     from anchorhold.supervisor.spawn import Launched
 
+_lethal: list[int] | None = None
+"""What the first launcher found out about the filters above this process (`anchorhold.cell.above`). They stay
+on it for ever, and trying takes a tenth of a second and more."""
+
 _ANSWERED = [NR[name] for name in TABLE if name in NR]
 """Numbers of the calls that the broker has an answer for."""
 
@@ -35,11 +39,19 @@ def launch_config(policy: Policy, limits: Limits, entry: str, config: dict[str, 
         "filters": (filters.boot_filter(), filters.sealed_filter()),
         # None: what is forbidden is refused, and no more; then nothing is to end for it either.
         "answered": _ANSWERED if policy.breach.on_forbidden_syscall == "kill" else None,
+        "lethal": _lethal,
         "rlimits": limits.rlimits(),
         "tasks": policy.limits.tasks,
         "user": (NOBODY, NOBODY) if os.geteuid() == 0 else None,
         "held": held,
     }
+
+
+def remember(words: Mapping[str, str]) -> None:
+    """Keep what a launcher says that it found out, before anything of the engine ran in it."""
+    global _lethal
+    if "lethal" in words:
+        _lethal = [int(number) for number in words["lethal"].split()]
 
 
 def demand(required: Iterable[str], held: Mapping[str, str], missing: Mapping[str, str]) -> None:

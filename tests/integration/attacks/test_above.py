@@ -93,3 +93,27 @@ def test_where_the_policy_only_denies_the_worker_goes_on_and_the_log_says_what_i
     out = under("socket", 2, 1, kill=False)
     assert out["answer"] == "-97", out
     assert "fails without a question" in out["layers"]["seccomp"]
+
+
+def test_it_is_found_out_once(started_by: Runner, place: Path, demo_model: Path) -> None:
+    """A second worker of the same supervisor is told what the first launcher found out, and holds as well."""
+    program = """
+import json, sys
+from pathlib import Path
+from anchorhold.supervisor import starting
+from tests.integration.attacks import inside
+wanted = json.load(sys.stdin)
+first = inside.run(wanted)
+known = starting._lethal
+second = inside.run(wanted)
+print(json.dumps([first["kind"], second["kind"], known == starting._lethal, len(known)]))
+"""
+    from anchorhold.kernel.syscalls import NR
+
+    wanted = {
+        "state": str(place / "state"), "model": str(demo_model), "read": [str(place / "papers")],
+        "source": ATTEMPT.format(number=NR["socket"], arguments=(2, 1, 0, 0, 0, 0)), "kill": True,
+    }  # fmt: skip
+    done = started_by(sys.executable, "-c", FILTERED, "-c", program, stdin=json.dumps(wanted), cwd=TOP)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["BreachError", "BreachError", True, 3]
