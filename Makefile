@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
-.PHONY: help run test test-fast test-vm bench verifier dist lint format setup lock clean
+.PHONY: help run test test-fast test-vm bench load chaos verifier dist lint format setup lock clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -34,6 +34,14 @@ test-fast: ## only the tests that take no more than a few seconds each; no cover
 bench: ## measure against the peers that are installed, and print the table
 	@tools/set-up dev
 	$(BIN)/python -m tests.bench $(BENCH)
+
+load: ## 64 clients at a real service for five minutes: errors, memory, fairness, the log
+	@tools/set-up dev
+	$(BIN)/python -m tests.load $(LOAD)
+
+chaos: ## 500 faults at a real service, by a seed: what dies, what stays, what the log says; takes some minutes
+	@tools/set-up dev
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 test-vm: ## the limits and attacks in a virtual machine with systemd and cgroup v2; takes half an hour
 	@tools/set-up dev
