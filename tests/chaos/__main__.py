@@ -27,7 +27,7 @@ from tests.daemon import Daemon
 
 PR_SET_CHILD_SUBREAPER = 36
 INSIDE = "ANCHORHOLD_CHAOS_INSIDE"
-PAUSES = (0.0, 0.01, 0.1, 0.4)
+PAUSES = (0.0, 0.01, 0.1, 0.3)
 """Seconds between two faults."""
 
 
@@ -75,7 +75,7 @@ class Run:
         for name in ("unix", "tcp"):
             self.daemon.policy(name)
         self.revive(0.0)
-        self.found(checks.answers(self.daemon, self.traffic))
+        self.found(checks.answers(self.daemon, self.traffic, lambda: self.revive(0.5)))
         if self.wrong and not self.daemon.serves():
             self.daemon.kill()  # the rest of the run is worth something as well
         self.found(checks.orphans(self.daemon))
@@ -103,7 +103,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", type=int, default=500)
-    parser.add_argument("--burst", type=int, default=10)
+    parser.add_argument("--burst", type=int, default=15)
     parser.add_argument("--keep", action="store_true", help="leave the folder with log and state")
     chosen = parser.parse_args()
     root = os.geteuid() == 0
