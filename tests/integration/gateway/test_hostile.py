@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from anchorhold.errors import WorkerError
 from anchorhold.supervisor.service import front as front_module
+from anchorhold.supervisor.service import gate
 from anchorhold.supervisor.service.front import Front
 from tests.integration.gateway.raw import connected
 from tests.integration.gateway.scripted import Scripted, policy
@@ -121,3 +123,24 @@ def test_a_number_twice_ends_it(hostile: Any, tmp_path: Path) -> None:
     with connected(tmp_path / "run/test.sock"):
         until(lambda: not front.alive())
     assert len(backend.asked) == 1 and backend.tickets[0].cancelled.wait(1)
+
+
+@pytest.mark.parametrize("where", ["before its cell", "in its cell"])
+def test_one_that_hangs_at_its_start_is_ended_in_time(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two waits in a row, each as long as the service manager's patience, took the workers down with it."""
+    plain = Front._gateway_config
+    if where == "before its cell":
+        (tmp_path / "hang.py").write_text("import time\ntime.sleep(60)\n")
+        monkeypatch.setattr(gate, "LAUNCHER", str(tmp_path / "hang.py"))
+    else:
+        source = "import time\ndef attempt():\n    time.sleep(60)\n"
+        monkeypatch.setattr(front_module, "ENTRY", "anchorhold.gateway.probe")
+        monkeypatch.setattr(Front, "_gateway_config", lambda self: {**plain(self), "source": source})
+    front = Front([policy()], Scripted(), runtime=str(tmp_path), state_dir=tmp_path)
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match="did not start"):
+        front.start(2.0)
+    assert time.monotonic() - began < 2.0 + 4.0, "its start, and what its end may take"
+    assert front.gateway_pid == -1

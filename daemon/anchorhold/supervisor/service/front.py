@@ -111,8 +111,8 @@ class Front:
 
     # ---- start --------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Bind, start the gateway, wait until it serves.
+    def start(self, seconds: float = START_SECONDS) -> None:
+        """Bind, start the gateway, wait until it serves: no longer than ``seconds``, however it hangs.
 
         Raises PolicyError, LayerError, WorkerError, OSError; nothing is left open then.
         """
@@ -126,12 +126,13 @@ class Front:
                 )
                 if not listener.unix or listener.api.token:
                     give_tokens(listener, self._state_dir, self._environ)
-            self._start_gateway()
+            self._start_gateway(seconds)
         except BaseException:
             self.close()
             raise
 
-    def _start_gateway(self) -> None:
+    def _start_gateway(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
         try:
             config = self._gateway_config()
             gate = self._gate = Gate()
@@ -141,6 +142,7 @@ class Front:
                 descriptors=sum(listener.api.concurrency for listener in self._listeners),
                 demand=self._demand,
                 entry=ENTRY,
+                seconds=seconds,
             )
         finally:
             while self._owned:
@@ -148,7 +150,7 @@ class Front:
         self.policies_changed()
         self._thread = threading.Thread(target=self._run, name="front", daemon=True)
         self._thread.start()
-        if not self._ready.wait(START_SECONDS) or self._ended.is_set():
+        if not self._ready.wait(max(0.0, deadline - time.monotonic())) or self._ended.is_set():
             raise WorkerError("the gateway did not start", detail=gate.said())
 
     def _gateway_config(self) -> Message:

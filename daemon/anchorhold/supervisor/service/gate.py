@@ -64,11 +64,13 @@ class Gate:
         descriptors: int,
         demand: Callable[[dict[str, str], dict[str, str]], None],
         entry: str = ENTRY,
+        seconds: float = START_SECONDS,
     ) -> None:
         """Spawn, and return when the last layer is on and it was told to serve.
 
         gateway: the entry's configuration; extra: descriptors that it gets from `FIRST_EXTRA_FD` on;
-        descriptors: connections it may hold; demand: raises where the layers are not enough.
+        descriptors: connections it may hold; demand: raises where the layers are not enough; seconds: how
+        long it may take.
         Raises OSError, WorkerError with what the launcher said, and what ``demand`` raises.
         """
         self._spawn(
@@ -86,7 +88,7 @@ class Gate:
             },
             extra,
         )  # fmt: skip
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + seconds
         while not self.held or self.child_fd < 0:  # they come from two processes, in either order
             self._hear(deadline)
         demand(self.held, self.missing)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     class Door(Protocol):
         """The way in over HTTP (`anchorhold.supervisor.service.front`)."""
 
-        def start(self) -> None: ...
+        def start(self, seconds: float = ...) -> None: ...
         def policies_changed(self) -> None: ...
         def alive(self) -> bool: ...
         def drain(self, reason: str, seconds: float) -> None: ...
@@ -50,6 +50,10 @@ TICK_SECONDS = 0.5
 DRAIN_SECONDS = 2.0
 DOOR_SECONDS = 5.0
 """How long after a door that closed by itself a new one is opened."""
+
+AGAIN_SECONDS = 8.0
+"""How long a new door may take: meanwhile the main loop tells nobody that it lives, and reads no policy.
+With the seconds that its end may take this stays below the 30 after which systemd replaces the service."""
 
 DEAD_SECONDS = 10.0
 NOTEWORTHY = ("breach", "limit", "kill", "crash", "given up", "log")
@@ -222,17 +226,19 @@ class Service:
         """The gateway parses what strangers send: if it dies, workers live on, and it is started again."""
         if self._make_door is None or (self._door is not None and self._door.alive()) or now < self._door_at:
             return
-        self._door_at = now + DOOR_SECONDS
+        if self._is_well():
+            self.notifier.alive()  # this may take as long as a gateway hangs, and none of the workers does
         if self._door is not None:
             self.say("the gateway ended and is started again")
             self._door.close()
             self._door = None
         try:
             door = self._make_door(self)
-            door.start()
+            door.start(AGAIN_SECONDS)
             self._door = door
         except (AnchorholdError, OSError) as error:
             self.say(f"the gateway cannot be started: {error}")
+        self._door_at = time.monotonic() + DOOR_SECONDS
 
     # ---- what keepers tell --------------------------------------------------------------------
 
