@@ -2,7 +2,7 @@
 
 No worker without supervisor, no grant without entry, nothing acknowledged that is not in the log, a log that
 verifies, and a service that answers again. The same seed makes the same faults; when they hit is up to the
-machine. Root gets full disks and short memory too, in a mount namespace of this test's own.
+machine. Root gets full disks too, in a mount namespace of this test's own.
 """
 
 from __future__ import annotations
@@ -87,6 +87,8 @@ class Run:
         if self.daemon.runs():
             return
         self.found(checks.orphans(self.daemon))
+        if self.drawn % 2:
+            self.faults.undo_all()  # a person looks why it ended: with a full disk it would never come back
         self.restarts += 1
         self.daemon.start()
         time.sleep(seconds)

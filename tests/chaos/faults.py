@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from random import Random
 
 from anchorhold.channel import frames
 from anchorhold.supervisor.service import control
-from tests.daemon import Daemon, Door, body, headers
+from tests.daemon import Daemon, Door, ask, body, headers
 
 PROCESSES = ("daemon", "gateway launcher", "gateway", "launcher", "worker")
 LONG = "Tell a very long story about a harbour, with many people in it."
 STATE_SIZE = "1g"
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER: the close is a reset."""
+
+MEMORIES = ("32MiB", "90MiB", "110MiB", "130MiB")
+"""Of its own a worker with this model has about 100 MiB."""
 
 Undo = Callable[[], object]
 
@@ -50,13 +52,16 @@ class Faults:
             (self.half_http, 4),
             (self.slow_client, 4),
             (self.change_policy, 8),
+            (self.press_memory, 5),
         ]
         if disk:
-            kinds += [(self.fill_disk, 3), (self.press_memory, 4)]
+            kinds.append((self.fill_disk, 2))
         self._kinds, self._weights = zip(*kinds, strict=True)
 
     def one(self, chance: Random) -> str:
         """What was done, in words; empty: there was nothing to hit."""
+        if not self.daemon.runs():
+            return ""
         [kind] = chance.choices(self._kinds, self._weights)
         try:
             return str(kind(chance))
@@ -92,22 +97,6 @@ class Faults:
         os.kill(pid, signal.SIGSTOP)
         self.undo.append(lambda: os.kill(pid, signal.SIGCONT))
         return f"SIGSTOP of the {kind}"
-
-    def press_memory(self, chance: Random) -> str:
-        """The worker gets next to nothing more; whoever sets it from outside needs CAP_SYS_RESOURCE."""
-        pids = self.daemon.processes().get("worker", [])
-        if not pids:
-            return ""
-        pid = chance.choice(sorted(pids))
-        words = Path(f"/proc/{pid}/status").read_text().split()
-        used = int(words[words.index("VmData:") + 1]) * 1024
-        soft, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-        room = chance.choice((0, 64 << 10, 4 << 20))
-        resource.prlimit(
-            pid, resource.RLIMIT_DATA, (min(used + room, hard) if hard > 0 else used + room, hard)
-        )
-        self.undo.append(lambda: resource.prlimit(pid, resource.RLIMIT_DATA, (soft, hard)))
-        return f"a worker may have {room} more bytes"
 
     # ---- the disk -------------------------------------------------------------------------------
 
@@ -184,6 +173,17 @@ class Faults:
         return f"{door.word}: a client that does not read"
 
     # ---- policies -------------------------------------------------------------------------------
+
+    def press_memory(self, chance: Random) -> str:
+        """A policy under which the worker gets too little: at its start, in a long prompt, or just not."""
+        name, size = chance.choice(("unix", "tcp")), chance.choice(MEMORIES)
+        self.daemon.policy(name, self.daemon.text(name).replace("[limits]", f'[limits]\nmemory = "{size}"'))
+        self.undo.append(lambda: self.daemon.policy(name))
+        data = body(self.daemon.doors[name == "tcp"], "harbour " * 1200, 8, stream=False)
+        threading.Thread(
+            target=ask, args=(self.daemon.doors[name == "tcp"], data), kwargs={"timeout": 10.0}, daemon=True
+        ).start()
+        return f"policy {name}: {size} of memory"
 
     def change_policy(self, chance: Random) -> str:
         daemon, name = self.daemon, chance.choice(("unix", "tcp"))

@@ -44,7 +44,7 @@ class Seen:
     full: int = 0
     """How often it was told 429."""
     waits: list[float] = field(default_factory=list)
-    """To the first byte of each streamed answer, but of its first request: the queue was still filling."""
+    """To the first byte of each answer, but of its first one: the queue was still filling."""
     names: list[str] = field(default_factory=list)
     """Requests whose answer it has whole: acknowledged."""
     errors: Counter[str] = field(default_factory=Counter)
@@ -82,7 +82,6 @@ class Client(threading.Thread):
         elif said.status == 200 and said.whole:
             seen.served += 1
             seen.names.append(said.request)
-            if b'"stream": true' in data:
-                seen.waits.append(said.wait)
+            seen.waits.append(said.wait)
         else:
             seen.errors[f"{said.status} {said.error}"] += 1
