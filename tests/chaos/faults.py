@@ -28,7 +28,7 @@ STATE_SIZE = "1g"
 ABORT = struct.pack("ii", 1, 0)
 """SO_LINGER: the close is a reset."""
 
-MEMORIES = ("32MiB", "90MiB", "110MiB", "130MiB")
+MEMORIES = ("64MiB", "90MiB", "110MiB", "130MiB")
 """Of its own a worker with this model has about 100 MiB."""
 
 Undo = Callable[[], object]
