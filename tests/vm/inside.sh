@@ -3,7 +3,7 @@
 # a program; what it prints is the report, and its last line is the verdict.
 set -uo pipefail
 cd /opt/anchorhold
-[ ! -e boot ] || exec /opt/venv/bin/python tests/vm/service.py "$(cat boot)" # one of service.py's, not these
+[ ! -e boot ] || exec /opt/venv/bin/python -m tests.vm.service "$(cat boot)" # one of service.py's, not these
 export PYTHONPATH=/opt/anchorhold PYTHONDONTWRITEBYTECODE=1
 python=/opt/venv/bin/python
 wanted=$(tr '\n' ' ' <checks)

@@ -1,160 +1,58 @@
 """The package and the service, in the machine of this folder: installed, asked, killed, rebooted, cut off.
 
-``service.py BOOT`` is run as root by systemd; BOOT is 1, 2 or 3, each a start of the same disk. 1 installs
-the package, tries everything and leaves a latch behind; 2 finds it, lets the service go on, and has the power
-cut in the middle of an answer; 3 finds a log that verifies, and removes the package. What it prints is the
-report, and its last line is the verdict.
+``python -m tests.vm.service BOOT`` is run as root by systemd; BOOT is 1 to 6, each a start of the same disk:
+
+1. installs package and service, and leaves a latch behind;
+2. finds it, lets the service go on, and has the power cut in the middle of an answer;
+3. finds a log that verifies, and kills in every way (kills.py);
+4. reaches the limits (reached.py);
+5. tries everything else of a service;
+6. upgrades, tries a machine without namespaces, and removes the package.
+
+What it prints is the report, and its last line is the verdict.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-STATE = Path("/var/lib/anchorhold/taxes")
-ODD = "/srv/notes: 100% odd \\ €"
-POLICY = """\
-version = 1
-name = "{name}"
-[model]
-path = "/srv/models/demo.gguf"
-context = 1024
-[data]
-read = [{read}]
-[limits]
-memory = "1GiB"
-tasks = 40
-[api]
-listen = "unix:/run/anchorhold/{name}.sock"
-"""
-BAR = 1.5
-PATIENCE = 400.0  # seconds: emulated, a cell takes some twenty times longer to start
-DEAD = 2.0
-failed: list[str] = []
+from tests.vm import kills, reached
+from tests.vm.machine import (
+    BAR,
+    DEAD,
+    ODD,
+    PATIENCE,
+    STATE,
+    check,
+    entries,
+    failed,
+    goes_on_when_rearmed,
+    gone,
+    has_gateway,
+    lives,
+    main_pid,
+    post,
+    question,
+    run,
+    running,
+    serving,
+    shown,
+    until,
+    verifies,
+    workers,
+    write_policy,
+)
 
-
-def run(*command: str, check: bool = True, env: dict[str, str] | None = None) -> str:
-    """What a command says on standard output. Raises AssertionError with all it said."""
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
-    assert not check or done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}: " + (
-        done.stdout + done.stderr
-    )
-    return done.stdout
-
-
-def check(words: str, test: Callable[[], object]) -> None:
-    start = time.monotonic()
-    try:
-        said = test()
-        print(f"ok      {words}{f': {said}' if said else ''} ({time.monotonic() - start:.1f} s)", flush=True)
-    except Exception as error:
-        failed.append(words)
-        print(
-            f"FAILED  {words}: {type(error).__name__}: {error} ({time.monotonic() - start:.1f} s)", flush=True
-        )
-        print(run("journalctl", "-q", "-n", "9", "-o", "cat", "-u", "anchorhold@*", check=False), flush=True)
-
-
-def shown(unit: str, *properties: str) -> dict[str, str]:
-    text = run("systemctl", "show", unit, *(f"-p{one}" for one in properties))
-    return dict(line.split("=", 1) for line in text.splitlines())
-
-
-def until(what: str, test: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := test()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
-    return found
-
-
-def workers(unit: str = "taxes") -> list[int]:
-    """Every process of the cells of a service, by its cgroup."""
-    top = Path(f"/sys/fs/cgroup/system.slice/system-anchorhold.slice/anchorhold@{unit}.service")
-    found: list[int] = []
-    for path in top.rglob("cgroup.procs"):
-        if path.parent.name.startswith("anchorhold-"):
-            found += [int(pid) for pid in path.read_text().split()]
-    return found
-
-
-def main_pid(unit: str = "taxes") -> int:
-    return int(shown(f"anchorhold@{unit}", "MainPID")["MainPID"])
-
-
-def running(unit: str = "taxes") -> int:
-    """The supervisor, which must be there: number 0 would be ourselves, for kill(2)."""
-    pid = main_pid(unit)
-    assert pid > 1, "it does not run"
-    return pid
-
-
-def serving(unit: str = "taxes") -> bool:
-    return shown(f"anchorhold@{unit}", "ActiveState")["ActiveState"] == "active" and bool(workers(unit))
-
-
-def lives(pid: int) -> bool:
-    """Not so a zombie, which nobody has waited for yet: a stopped supervisor cannot."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def gone(pids: list[int]) -> bool:
-    return not any(map(lives, pids))
-
-
-def entries(state: Path = STATE, **fields: str) -> list[dict[str, Any]]:
-    text = run("anchorhold", "--state-dir", str(state), "audit", "list", "--json")
-    found = [json.loads(line) for line in text.splitlines()]
-    return [one for one in found if all(one.get(key) == value for key, value in fields.items())]
-
-
-def verifies(state: Path = STATE) -> str:
-    return run("anchorhold", "--state-dir", str(state), "audit", "verify").splitlines()[0]
-
-
-class Connection(http.client.HTTPConnection):
-    """HTTP over the Unix socket."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(PATIENCE)
-        self.sock.connect("/run/anchorhold/taxes.sock")
-
-
-def has_gateway() -> bool:
-    return any(Path("/usr/lib/anchorhold/lib").glob("python3*/site-packages/anchorhold/gateway/__init__.py"))
-
-
-def post(body: dict[str, Any]) -> http.client.HTTPResponse:
-    connection = Connection("localhost")
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
-    return connection.getresponse()
-
-
-def question(tokens: int, **more: object) -> dict[str, Any]:
-    words = "Tell me of the sea, at length."
-    return {"model": "taxes", "max_tokens": tokens, "messages": [{"role": "user", "content": words}], **more}
-
+SEEN = Path("/root/before-the-cut.json")
 
 # ---- the first start ---------------------------------------------------------------------------------
 
@@ -173,15 +71,6 @@ def prepare() -> None:
     shutil.copy(model, "/srv/models/demo.gguf")
     write_policy("taxes", "/home/someone/taxes", ODD)
     write_policy("ask", "/home/someone/taxes", ODD)
-
-
-def write_policy(name: str, *read: str, folder: str = "/root") -> str:
-    path = Path(folder) / f"{name}.toml"
-    path.write_text(
-        POLICY.format(name=name, read=", ".join(json.dumps(one, ensure_ascii=False) for one in read))
-    )
-    path.chmod(0o644)
-    return str(path)
 
 
 def installs() -> str:
@@ -282,13 +171,6 @@ def stays_dead() -> str:
     assert found == {"ActiveState": "failed", "ExecMainStatus": "7", "NRestarts": "0"}, found
     assert not workers()
     return "exit 7, not restarted"
-
-
-def goes_on_when_rearmed() -> None:
-    run("anchorhold", "--state-dir", str(STATE), "rearm", "taxes")
-    run("systemctl", "reset-failed", "anchorhold@taxes")
-    run("systemctl", "start", "anchorhold@taxes")
-    until("it serves", serving)
 
 
 def killed_with_its_supervisor_stopped() -> str:
@@ -404,42 +286,19 @@ def for_oneself() -> None:
     run(*become, "anchorhold", "audit", "verify")
 
 
-def upgrades() -> str:
-    pid = main_pid()
-    run("dpkg", "-i", "packages/next.deb")
-    until("it serves again", lambda: serving() and main_pid() not in (0, pid))
-    verifies()
-    return run("dpkg-query", "-W", "anchorhold").split()[1]
-
-
-def without_namespaces() -> str:
-    """A machine that lets nobody trace anybody, and no user have a namespace."""
-    Path("/proc/sys/kernel/yama/ptrace_scope").write_text("3")
-    Path("/proc/sys/user/max_user_namespaces").write_text("0")
-    try:
-        run("anchorhold", "service", "install", "--no-start", "/root/ask.toml")
-        run("systemctl", "restart", "anchorhold@ask", check=False)
-        ended = ("inactive", "failed")
-        until("it has answered", lambda: shown("anchorhold@ask", "ActiveState")["ActiveState"] in ended)
-        assert shown("anchorhold@ask", "ExecMainStatus")["ExecMainStatus"] == "0", Path(
-            "/run/ask.out"
-        ).read_text()
-        return "missing: " + ", ".join(
-            entries(Path("/var/lib/anchorhold/ask"), kind="session.start")[-1]["missing"]
-        )
-    finally:
-        Path("/proc/sys/user/max_user_namespaces").write_text("10000")
-        run("anchorhold", "service", "install", "--no-start", "/root/ask.toml")
-
-
 def first() -> None:
     prepare()
     check("the package installs", installs)
     check("the service is installed and starts", starts)
+    check("it answers over HTTP", answers_over_http)
+    check("anchorhold-kill, before the reboot", killed_by_the_switch)
+
+
+def fifth() -> None:
+    check("the service came back by itself, and answers", is_back)
     check("systemd's own score", is_hardened)
     check("it sees only what the policy names", sees_only_what_the_policy_names)
     check("its worker has every layer, and its limits a cgroup", has_its_layers)
-    check("it answers over HTTP", answers_over_http)
     check("`ask` answers in the service's sandbox", answers_in_its_sandbox)
     check("the log verifies in the verify unit", verified_at_night)
     check("a log that does not verify is seen", a_bad_log_is_seen)
@@ -454,18 +313,37 @@ def first() -> None:
     check("a supervisor that hangs is replaced", hangs)
     check("a wrong policy is not tried again", wrong_policy)
     check("a service of one's own", for_oneself)
-    check("an upgrade with a running service", upgrades)
-    check("without user namespaces and with Yama 3", without_namespaces)
-    check("anchorhold-kill, before the reboot", killed_by_the_switch)
 
 
 # ---- after a reboot ----------------------------------------------------------------------------------
 
 
 def is_latched() -> str:
-    until("it was tried", lambda: shown("anchorhold@taxes", "ActiveState")["ActiveState"] == "failed", 120)
-    assert shown("anchorhold@taxes", "ExecMainStatus")["ExecMainStatus"] == "7" and not workers()
-    return "exit 7"
+    """By no way: enabled at boot, started by hand, woken by its socket, or asked without the service."""
+
+    def refused() -> bool:
+        found = shown("anchorhold@taxes", "ActiveState", "ExecMainStatus")
+        return found == {"ActiveState": "failed", "ExecMainStatus": "7"} and not workers()
+
+    until("it was tried", refused, 120)
+    run("systemctl", "reset-failed", "anchorhold@taxes")
+    run("systemctl", "start", "anchorhold@taxes", check=False)
+    until("it was refused by hand", refused, 60)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        post(question(4), seconds=10)
+    until("it was refused by its socket", refused, 60)
+    asked = subprocess.run(
+        [
+            *("anchorhold", "--state-dir", str(STATE), "ask", "--policy", "/etc/anchorhold/taxes.toml"),
+            "What did the roof cost?",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert asked.returncode == 7 and refused(), (asked.returncode, asked.stderr)
+    return "exit 7 at boot, by hand, by its socket and from `ask`"
 
 
 def kill_is_in_the_log() -> None:
@@ -473,16 +351,18 @@ def kill_is_in_the_log() -> None:
     verifies()
 
 
-def is_answering() -> None:
-    """Left in the middle: the power is cut when this returns."""
-    if has_gateway():
-        answer = post(question(400, stream=True))
-        for _line in range(6):
-            answer.readline()
-        return
-    ask_unit("--max-tokens", "400", "Tell me of the sea, at length.")
-    run("systemctl", "start", "anchorhold@ask")
-    until("some words", lambda: Path("/run/ask.out").exists() and Path("/run/ask.out").stat().st_size > 40)
+def is_answering() -> str:
+    """Left in the middle: the power is cut when this returns, and what the log had is kept to be compared."""
+    answer = kills.Answer(900).is_under_way()
+    seen = [one for one in entries() if one["kind"] != "grant"]
+    assert seen[-1]["kind"] == "request.start", seen[-1]
+    with SEEN.open("w") as file:
+        json.dump(seen, file)
+        file.flush()
+        os.fsync(file.fileno())
+    time.sleep(2)  # longer than an entry may wait for the disk
+    assert not answer.end, f"it has ended: {answer.said}"
+    return f"{answer.lines} pieces came"
 
 
 def second() -> None:
@@ -498,9 +378,93 @@ def log_survived() -> str:
     return verifies()
 
 
+def nothing_was_lost() -> str:
+    """Every entry that the log showed before the cut is there, as it was."""
+    before, now = json.loads(SEEN.read_text()), entries()
+    lost = [one for one in before if one not in now]
+    assert before and not lost, lost
+    request = before[-1]["request"]
+    ends = [one for one in now if one["kind"] == "request.end" and one["request"] == request]
+    return f"{len(before)} entries; the request that was cut has {len(ends)} entries of its end"
+
+
 def is_back() -> None:
     until("it serves", serving)
     log_survived()
+    answers_over_http()
+
+
+def upgrades() -> str:
+    """In an answer: it ends with an error, and the service goes on with the files of the new version."""
+    pid, answer = main_pid(), kills.Answer().is_under_way()
+    run("dpkg", "-i", "packages/next.deb")
+    answer.is_over()
+    assert "[DONE]" not in answer.said, answer.said
+    until("it serves again", lambda: serving() and main_pid() not in (0, pid))
+    answers_over_http()
+    verifies()
+    return run("dpkg-query", "-W", "anchorhold").split()[1]
+
+
+def without_namespaces() -> str:
+    """A machine that lets nobody trace anybody, and no user have a namespace."""
+    Path("/proc/sys/kernel/yama/ptrace_scope").write_text("3")
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    try:
+        ask_unit("--max-tokens", "8", "--file", "/home/someone/taxes/letter.txt", "What did the roof cost?")
+        run("systemctl", "restart", "anchorhold@ask", check=False)
+        ended = ("inactive", "failed")
+        until("it has answered", lambda: shown("anchorhold@ask", "ActiveState")["ActiveState"] in ended)
+        assert shown("anchorhold@ask", "ExecMainStatus")["ExecMainStatus"] == "0", Path(
+            "/run/ask.out"
+        ).read_text()
+        return "missing: " + ", ".join(
+            entries(Path("/var/lib/anchorhold/ask"), kind="session.start")[-1]["missing"]
+        )
+    finally:
+        Path("/proc/sys/user/max_user_namespaces").write_text("10000")
+        run("anchorhold", "service", "install", "--no-start", "/root/ask.toml")
+
+
+def serves_without_namespaces() -> str:
+    """The service itself: started, asked and killed."""
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    try:
+        run("anchorhold", "service", "install", "--no-start", "/root/taxes.toml")
+        run("systemctl", "restart", "anchorhold@taxes")
+        until("it serves", serving)
+        answers_over_http()
+        killed_by_the_switch()
+        goes_on_when_rearmed()
+        return "missing: " + ", ".join(entries(kind="session.start")[-1]["missing"])
+    finally:
+        Path("/proc/sys/user/max_user_namespaces").write_text("10000")
+        run("anchorhold", "service", "install", "--no-start", "/root/taxes.toml")
+
+
+def ask_of_ones_own() -> str:
+    """A person's `ask` without any service, on that machine: told what is missing, exit 6, or an answer."""
+    folder = Path("/home/someone/own")
+    folder.mkdir(exist_ok=True)
+    policy = Path(write_policy("own", "/home/someone/taxes", folder=str(folder)))
+    policy.write_text(policy.read_text().partition("[api]")[0])
+    run("chown", "-R", "someone:", str(folder))
+    become = ["setpriv", "--reuid=1500", "--regid=1500", "--init-groups", "env", "-C", str(folder)]
+    become += ["HOME=/home/someone", "USER=someone", "LOGNAME=someone", "XDG_RUNTIME_DIR=/run/user/1500"]
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    try:
+        done = subprocess.run(
+            [*become, "anchorhold", "ask", "--policy", str(policy), "--max-tokens", "4", "Say yes."],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    finally:
+        Path("/proc/sys/user/max_user_namespaces").write_text("10000")
+    assert done.returncode == 0 and "Traceback" not in done.stderr, (done.returncode, done.stderr)
+    run(*become, "anchorhold", "audit", "verify")
+    return done.stderr.strip().replace("\n", " / ")[:300]
 
 
 def is_removed() -> str:
@@ -523,8 +487,21 @@ def is_removed() -> str:
 
 def third() -> None:
     check("the log verifies after the power was cut", log_survived)
-    check("the service came back by itself", is_back)
+    check("no entry from before the cut is lost", nothing_was_lost)
+    check("the service came back by itself, and answers", is_back)
+    kills.all_of_them()
+
+
+def sixth() -> None:
+    check("the service came back by itself, and answers", is_back)
+    check("an upgrade in an answer", upgrades)
+    check("`ask` in the unit without user namespaces and with Yama 3", without_namespaces)
+    check("a person's own `ask` there", ask_of_ones_own)
+    check("the service there", serves_without_namespaces)
     check("the package is removed", is_removed)
+
+
+STARTS = {"1": first, "2": second, "3": third, "4": reached.all_of_them, "5": fifth, "6": sixth}
 
 
 def main() -> int:
@@ -535,7 +512,7 @@ def main() -> int:
     os.environ.setdefault("HOME", "/root")
     kernel = os.uname().release
     print(f"start {boot}: Linux {kernel}, {run('systemctl', '--version').splitlines()[0]}", flush=True)
-    {"1": first, "2": second, "3": third}[boot]()
+    STARTS[boot]()
     if failed:
         print(f"failed: {'; '.join(failed)}", flush=True)
     if boot == "2":
