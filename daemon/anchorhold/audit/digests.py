@@ -15,7 +15,7 @@ import json
 import os
 import time
 
-from anchorhold.audit.files import TMP, make_folders, read_file, remove_quietly, write_all
+from anchorhold.audit.files import TMP, give, make_folders, read_file, remove_quietly, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class DigestCache:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
             fd = os.open(temporary, flags, 0o600)
             try:
+                give(fd, folder)
                 mark, stored = _load(self._path)
                 if mark != self._mark:
                     self._mark, self._digests, self._new = mark, stored, {}

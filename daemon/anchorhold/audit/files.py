@@ -6,6 +6,7 @@ tail is written under a temporary name and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -54,6 +55,23 @@ def write_all(fd: int, data: bytes | bytearray) -> None:
         view = view[written:]
 
 
+def give(fd: int, folder: str) -> None:
+    """Make a file or folder that was just made the property of whoever has ``folder``.
+
+    For root, who works in the state of a service: a file of root's there would keep the service out of its
+    own log for good. ``fd`` is an open file, so that no name can be put in its place meanwhile. Where root
+    may not do that (one of a user namespace), it is left as it is.
+    """
+    if os.geteuid() != 0:
+        return
+    owner, made = os.stat(folder), os.fstat(fd)
+    if (made.st_uid, made.st_gid) == (owner.st_uid, owner.st_gid):
+        return
+    if made.st_uid == 0 and (made.st_nlink == 1 or stat.S_ISDIR(made.st_mode)):
+        with contextlib.suppress(OSError):
+            os.fchown(fd, owner.st_uid, owner.st_gid)
+
+
 def fsync_path(path: str, *, directory: bool = False) -> None:
     """fsync a file or a folder by name."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_DIRECTORY if directory else 0))
@@ -63,11 +81,13 @@ def fsync_path(path: str, *, directory: bool = False) -> None:
         os.close(fd)
 
 
-def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600, name_later: bool = False) -> None:
+def replace(
+    path: str, data: bytes, *, sync: bool, mode: int = 0o600, name_later: bool = False, owned: bool = False
+) -> None:
     """Put ``data`` at ``path`` at once: temporary file, write, rename; ``sync`` fsyncs file and folder.
 
     ``name_later``: the folder is not fsynced, so after a power loss the old file may be there, whole. Without
-    ``sync`` there may be an empty one.
+    ``sync`` there may be an empty one. ``owned``: it is part of a log, so `give` it.
     """
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TMP}{name}-{os.getpid()}")
@@ -75,10 +95,12 @@ def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600, name_later
     try:
         fd = os.open(temporary, flags, mode)
     except FileNotFoundError:
-        make_folders(folder, sync=sync)
+        make_folders(folder, sync=sync, owned=owned)
         fd = os.open(temporary, flags, mode)
     try:
         try:
+            if owned:
+                give(fd, folder)
             write_all(fd, data)
             if sync:
                 os.fsync(fd)
@@ -92,21 +114,34 @@ def replace(path: str, data: bytes, *, sync: bool, mode: int = 0o600, name_later
         fsync_path(folder, directory=True)
 
 
-def make_folders(path: str, *, sync: bool = False) -> None:
-    """``mkdir -p`` with mode 0700; ``sync`` makes each new name durable."""
+def make_folders(path: str, *, sync: bool = False, owned: bool = False) -> None:
+    """``mkdir -p`` with mode 0700; ``sync`` makes each new name durable, ``owned``: as for `replace`."""
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent and parent != path:
-        make_folders(parent, sync=sync)
+        make_folders(parent, sync=sync, owned=owned)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path) from None
     else:
+        if owned:
+            give_folder(path, parent)
         if sync and parent:
             fsync_path(parent, directory=True)
+
+
+def give_folder(path: str, parent: str) -> None:
+    """As `give`, for a folder below ``parent``."""
+    if os.geteuid() != 0:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        give(fd, parent)
+    finally:
+        os.close(fd)
 
 
 LARGEST = 256 << 20

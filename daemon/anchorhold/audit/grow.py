@@ -60,7 +60,7 @@ def write_openings(folder: str, number: int, data: bytes, *, sync: bool) -> None
     packed = zlib.compress(data, COMPRESSION)
     check = zlib.crc32(packed).to_bytes(4, "big")  # bits that pad a deflate stream are in no other sum
     path = os.path.join(folder, openings_path(number))
-    replace(path, packed + check, sync=sync or os.path.lexists(path), name_later=not sync)
+    replace(path, packed + check, sync=sync or os.path.lexists(path), name_later=not sync, owned=True)
 
 
 class Grow:
@@ -145,7 +145,7 @@ class Grow:
 
     def _put(self, path: str, data: bytes) -> None:
         whole = os.path.join(self.folder, path)
-        replace(whole, data, sync=False)
+        replace(whole, data, sync=False, owned=True)
         self._written.append(whole)
 
     def flush(self) -> bytes:

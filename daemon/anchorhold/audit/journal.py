@@ -17,7 +17,7 @@ import stat
 from contextlib import suppress
 
 from anchorhold.audit.entry import is_sound, records
-from anchorhold.audit.files import fsync_path, read_fd, remove_quietly
+from anchorhold.audit.files import fsync_path, give, give_folder, read_fd, remove_quietly
 
 FOLDER = "journal"
 CHUNK = 8 << 20
@@ -86,6 +86,7 @@ class Writer:
     def _create(self) -> int:
         with suppress(FileExistsError):
             os.mkdir(self._folder, 0o700)  # not what is above it: a log that was removed stays so
+            give_folder(self._folder, self._log)
             self._named = False
         if self._sync and not self._named:  # whoever made it may not have come so far yet
             fsync_path(self._log, directory=True)
@@ -97,6 +98,7 @@ class Writer:
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd, self.name, self.size = os.open(os.path.join(self._folder, name), flags, 0o600), name, 0
             try:
+                give(self._fd, self._log)
                 fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 if self._sync:
                     fsync_path(self._folder, directory=True)

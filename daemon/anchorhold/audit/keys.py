@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 
-from anchorhold.audit.files import fsync_path, write_all
+from anchorhold.audit.files import fsync_path, give, write_all
 from anchorhold.audit.note import ED25519, key_identifier, note_line, vkey_text
 from anchorhold.errors import AuditError
 
@@ -87,6 +87,7 @@ class Key:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
+                give(fd, os.path.dirname(path))
                 for part in (head, encoded, b"\n"):
                     write_all(fd, part)
                 os.fsync(fd)

@@ -10,6 +10,7 @@ import os
 import time
 from contextlib import suppress
 
+from anchorhold.audit.files import give
 from anchorhold.errors import AuditError
 
 TYPE_CHECKING = False
@@ -39,6 +40,7 @@ class Locked:
     def __enter__(self) -> None:
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            give(self.fd, os.path.dirname(self.path))
             deadline = time.monotonic() + self.seconds
             while not self._try():
                 if time.monotonic() > deadline:

@@ -17,7 +17,7 @@ import os
 import threading
 
 from anchorhold.audit.entry import Encoder, encode_group, encode_public, split
-from anchorhold.audit.files import audit_error, make_folders
+from anchorhold.audit.files import audit_error, give_folder, make_folders
 from anchorhold.audit.journal import Writer
 from anchorhold.audit.lock import Held, Locked
 from anchorhold.audit.settle import Chain, damaged, tidy_temporary
@@ -76,6 +76,7 @@ class Log:
         log = cls(path, sync=durability == "fsync", epoch=(epoch_seconds, epoch_entries))
         try:
             make_folders(path, sync=True)
+            give_folder(path, os.path.dirname(path))
             with Locked(path):
                 chain = Chain(path)
                 tidy_temporary(path, chain.state.epoch)

@@ -82,7 +82,9 @@ def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
             for one in found:
                 entry, proof = last_entry(one.epoch)
                 content = json.dumps({"entry": entry.decode("ascii"), "proof": proof}, separators=(",", ":"))
-                replace(os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True)
+                replace(
+                    os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True, owned=True
+                )
                 _remove(one.epoch)
             if (
                 found

@@ -325,7 +325,7 @@ def _forget_digests(state_dir: str) -> None:
     path, mark = os.path.join(state_dir, cache.FILE), cache.forgotten()
     while True:
         _shred(path)
-        replace(path, mark, sync=True)
+        replace(path, mark, sync=True, owned=True)
         for name in os.listdir(state_dir):
             if name.startswith(TMP):
                 _shred(os.path.join(state_dir, name))

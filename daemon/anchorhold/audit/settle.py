@@ -77,7 +77,7 @@ class Chain:
         vkey = read_file(os.path.join(self.log, "vkey"))
         name = _origin(vkey.decode("ascii", "replace")) if vkey else f"anchorhold/{os.urandom(8).hex()}"
         public = self._make_epoch(name, 0)
-        replace(os.path.join(self.log, "vkey"), public.encode() + b"\n", sync=True, mode=0o644)
+        replace(os.path.join(self.log, "vkey"), public.encode() + b"\n", sync=True, mode=0o644, owned=True)
         self.state = State()
         self._start_epoch(State(), {})
         return self.state
@@ -103,7 +103,7 @@ class Chain:
         """The folder and key of an epoch that is about to begin; the same again if a crash came between. The
         vkey."""
         folder = self.folder(epoch)
-        make_folders(folder, sync=True)
+        make_folders(folder, sync=True, owned=True)
         path = os.path.join(folder, "key")
         if not os.path.lexists(os.path.join(folder, "vkey")):  # a key without it was never named anywhere
             destroy(path)
@@ -113,9 +113,9 @@ class Chain:
             key = Key.load(path)
         try:
             public = key.vkey()
-            replace(os.path.join(folder, "vkey"), public.encode() + b"\n", sync=True, mode=0o644)
+            replace(os.path.join(folder, "vkey"), public.encode() + b"\n", sync=True, mode=0o644, owned=True)
             head = Checkpoint(key.name, 0, EMPTY_ROOT)
-            replace(os.path.join(folder, "checkpoint"), key.sign(head.text()), sync=True)
+            replace(os.path.join(folder, "checkpoint"), key.sign(head.text()), sync=True, owned=True)
         finally:
             key.wipe()
         return public
@@ -212,7 +212,7 @@ class Chain:
     def _set_aside(self, torn: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Bytes that a crash tore: kept under their digest, on disk before the entry that tells of them."""
         digest = sha256(torn).hexdigest()
-        replace(os.path.join(self.log, "torn", digest), torn, sync=True)
+        replace(os.path.join(self.log, "torn", digest), torn, sync=True, owned=True)
         return own_records("log.recovered", {"bytes": len(torn), "sha256": digest, "file": f"torn/{digest}"})
 
     # -- signing
@@ -251,7 +251,7 @@ class Chain:
             new.note = key.sign(new.text())
         finally:
             key.wipe()
-        replace(os.path.join(folder, "checkpoint"), new.note, sync=True)
+        replace(os.path.join(folder, "checkpoint"), new.note, sync=True, owned=True)
         self._note(new.size)
         tidy_partials(folder, new.size)
         return new

@@ -56,7 +56,7 @@ class State:
         }
         content["sum"] = _sum(content)
         text = json.dumps(content, separators=(",", ":")) + "\n"
-        replace(os.path.join(log, FILE), text.encode(), sync=True, name_later=name_later)
+        replace(os.path.join(log, FILE), text.encode(), sync=True, name_later=name_later, owned=True)
 
     @classmethod
     def load(cls, log: str) -> State | None:
