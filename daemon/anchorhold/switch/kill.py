@@ -188,8 +188,11 @@ def _end_latch(plan: Plan, told: int, done: dict[str, Cell], say: Say) -> bool:
             say(f"NOT LATCHED: {line or 'the latch could not be set'}: it can be started again", True)
         return False
     what = ", ".join(plan.names) if plan.names else "everything"
-    rearm = " ".join(("anchorhold rearm", *plan.names))
-    say(f"latched: {what}; nothing of it starts until: {rearm}", False)
+    say(f"latched: {what}; nothing of it starts until: {' '.join(('anchorhold rearm', *plan.names))}", False)
+    # A service has a state of its own, where rearm does not look unless told.
+    for state in sorted({cell.state_dir for cell in done.values()} - {plan.state_dir, ""}):
+        rearm = " ".join((f"anchorhold --state-dir {state} rearm", *plan.names))
+        say(f"latched: {what} in {state}; there until: {rearm}", False)
     return True
 
 

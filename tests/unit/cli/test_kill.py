@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from anchorhold.cli.main import main
 from anchorhold.switch import kill as program
 from anchorhold.switch import latch
+from anchorhold.switch.cells import Cell
 
 
 @pytest.fixture
@@ -79,3 +83,17 @@ def test_where_the_state_is(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, ""),
     ):
         assert program.state_of(environ) == wanted
+
+
+def test_a_service_is_rearmed_where_its_own_state_is() -> None:
+    """Not where root's own is, in which `rearm` looks unless told."""
+    told, tell = os.pipe()
+    os.write(tell, b"latched")
+    os.close(tell)
+    cell = cast("Cell", SimpleNamespace(state_dir="/var/lib/anchorhold/taxes"))
+    said: list[str] = []
+    plan = program.Plan(("taxes",), default_state_dir="/home/a/state")
+    assert program._end_latch(plan, told, {"1": cell}, lambda line, _failed: said.append(line))
+    assert said[0].endswith("until: anchorhold rearm taxes")
+    assert said[1].endswith("until: anchorhold --state-dir /var/lib/anchorhold/taxes rearm taxes")
+    assert len(said) == 2

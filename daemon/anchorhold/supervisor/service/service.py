@@ -140,8 +140,13 @@ class Service:
             name = held[0] if len(held) == 1 else ""
             raise LatchedError(
                 f"{', '.join(held)}: killed and latched",
-                hint=f"When it may start again: anchorhold rearm {name}".rstrip(),
+                hint=f"When it may start again: {self._command()} rearm {name}".rstrip(),
             )
+
+    def _command(self) -> str:
+        """``anchorhold`` as a person has to type it: systemd's service has a state of its own."""
+        ours = os.environ.get("STATE_DIRECTORY", "").split(":")[0] == os.fspath(self.state_dir)
+        return f"anchorhold --state-dir {self.state_dir}" if ours else "anchorhold"
 
     def wait_ready(self, seconds: float) -> None:
         """Until each policy serves, or will not. Raises what keeps the last one back, if none serves."""
