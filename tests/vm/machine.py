@@ -29,7 +29,7 @@ tasks = 40
 listen = "unix:/run/anchorhold/{name}.sock"
 """
 BAR = 1.5
-PATIENCE = 400.0  # seconds: emulated, a cell takes some twenty times longer to start
+PATIENCE = 150.0  # seconds: emulated, a cell takes some twenty times longer to start
 DEAD = 2.0
 failed: list[str] = []
 

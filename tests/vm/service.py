@@ -491,6 +491,7 @@ def third() -> None:
     check("no entry from before the cut is lost", nothing_was_lost)
     check("the service came back by itself, and answers", is_back)
     kills.all_of_them()
+    kills.the_rest()
 
 
 def sixth() -> None:
@@ -502,7 +503,8 @@ def sixth() -> None:
     check("the package is removed", is_removed)
 
 
-STARTS = {"1": first, "2": second, "3": third, "4": reached.all_of_them, "5": fifth, "6": sixth}
+PARTS = {"1": first, "2": second, "3": third, "4": reached.all_of_them, "5": fifth, "6": sixth}
+PARTS |= {"kills": kills.all_of_them, "rest": kills.the_rest}
 
 
 def main() -> int:
@@ -513,7 +515,8 @@ def main() -> int:
     os.environ.setdefault("HOME", "/root")
     kernel = os.uname().release
     print(f"start {boot}: Linux {kernel}, {run('systemctl', '--version').splitlines()[0]}", flush=True)
-    STARTS[boot]()
+    for part in boot.split("+"):
+        PARTS[part]()
     if failed:
         print(f"failed: {'; '.join(failed)}", flush=True)
     if boot == "2":
