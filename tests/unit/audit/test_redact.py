@@ -300,8 +300,8 @@ def test_a_digest_that_is_being_saved_just_then(
     monkeypatch.setattr("anchorhold.audit.digests.write_all", slow)
     if moment == "renamed":
 
-        def late(path: str, data: bytes, *, sync: bool) -> None:
-            replace(path, data, sync=sync)
+        def late(path: str, data: bytes, *, sync: bool, owned: bool) -> None:
+            replace(path, data, sync=sync, owned=owned)
             if not loaded:
                 before, cache._mark = cache._mark, json.loads(data)["mark"]  # as if it had looked before
                 cache.save()
