@@ -73,7 +73,7 @@ def numbers(file: Path) -> dict[str, int]:
 def starts() -> str:
     path = Path(write_policy("small", "/home/someone/taxes"))
     text = path.read_text().replace(
-        'memory = "1GiB"', f'memory = "700MiB"\nswap = "{SWAP >> 20}MiB"\ncpu = 0.5'
+        'memory = "1GiB"', f'memory = "700MiB"\nswap = "{SWAP >> 20}MiB"\ncpu = 1.0'
     )
     path.write_text(text)
     run("anchorhold", "service", "install", str(path))
@@ -81,22 +81,21 @@ def starts() -> str:
     place = group()
     names = ("memory.max", "memory.swap.max", "cpu.max", "pids.max")
     written = [(place / name).read_text().strip() for name in names]
-    assert written == [str(700 * MIB), str(SWAP), "50000 100000", "40"], written
-    answers()
+    assert written == [str(700 * MIB), str(SWAP), "100000 100000", "40"], written
     return ", ".join(f"{name} {value}" for name, value in zip(names, written, strict=True))
 
 
 def cpu() -> str:
-    """Half a processor, while it answers: no more is used, and the kernel holds it back. It is no fault."""
+    """One processor of two, while it answers: the kernel holds it back, which is no fault."""
     before = len(entries(STATE, kind="limit"))
-    answer, place = Answer(60, "small").is_under_way(), group()
+    answer, place = Answer(12, "small").is_under_way(), group()
     first, start = numbers(place / "cpu.stat"), time.monotonic()
-    time.sleep(6)
+    time.sleep(5)
     last, took = numbers(place / "cpu.stat"), time.monotonic() - start
     share = (last["usage_usec"] - first["usage_usec"]) / took / 1e6
     held = last["nr_throttled"] - first["nr_throttled"]
     until("the answer ends", lambda: answer.end)
-    assert share < 0.6 and held > 0 and answer.said.endswith("[DONE]"), (share, held, answer.said)
+    assert share < 1.1 and held > 0 and answer.said.endswith("[DONE]"), (share, held, answer.said)
     assert len(entries(STATE, kind="limit")) == before
     assert "cgroup cpu.max" in entries(STATE, kind="session.start")[-1]["limits"]["cpu"]
     return f"{share:.2f} of a processor, held back {held} times, and the answer came whole"
@@ -170,8 +169,8 @@ def all_of_them() -> None:
     run("mkswap", "-q", "/dev/vdc")
     run("swapon", "/dev/vdc")
     check("a service with limits starts, and they are where its worker is", starts)
-    check("cpu reached in an answer", cpu)
-    check("tasks reached beside an answer", tasks)
     check("memory and swap reached in an answer", memory)
+    check("tasks reached beside an answer", tasks)
+    check("cpu reached in an answer", cpu)
     check("memory that is too little for the model", too_little)
     run("systemctl", "disable", "--now", "anchorhold@small.service", "anchorhold@small.socket", check=False)
