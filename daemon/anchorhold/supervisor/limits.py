@@ -51,6 +51,7 @@ class Limits:
         self.cgroup_words = ""
         self.cgroup_missing = ""
         self._memory_watched = self._tasks_watched = self._memory_in_cgroup = False
+        self._cpu_in_cgroup = False
         self._next = 0.0
         self._pid = -1
         self._process: object = None
@@ -114,6 +115,7 @@ class Limits:
             self.processors = self.processors[:whole]
             cpu = policy.cpu
             if self._held("cpu", lambda group: group.set_cpu(cpu)):
+                self._cpu_in_cgroup = True
                 self.mechanisms["cpu"] = f"cgroup cpu.max = {policy.cpu:g} processors"
             else:
                 words = f"affinity to {len(self.processors)} of the processors"
@@ -146,7 +148,12 @@ class Limits:
         if self.cgroup is not None:
             self.cgroup.add(pid)
         if self.policy.cpu is not None:
-            os.sched_setaffinity(pid, self.processors)
+            try:
+                os.sched_setaffinity(pid, self.processors)
+            except PermissionError:
+                # The unit of a service refuses that call; it is needless where the cgroup holds the limit.
+                if not self._cpu_in_cgroup:
+                    raise
         if self.policy.wall_clock is not None:
             self.deadline = time.monotonic() + self.policy.wall_clock
 

@@ -118,6 +118,25 @@ def test_what_the_cgroup_does_not_take_is_held_otherwise_and_said(parent: Standi
     assert "memory.swap.max" in plan.cgroup_words and "pids.max" in plan.cgroup_words
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_a_unit_that_refuses_affinity_needs_the_cgroup(
+    parent: Standing, sleeper: int, monkeypatch: pytest.MonkeyPatch, held: bool
+) -> None:
+    """As `SystemCallFilter=~@resources:EPERM` of the service does."""
+
+    def refused(_pid: int, _processors: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    parent.controllers_of_children = "cpu memory pids" if held else "memory pids"
+    plan = Limits(ALL, "ab")
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    if held:
+        plan.begin(sleeper)
+    else:
+        with pytest.raises(PermissionError):
+            plan.begin(sleeper)
+
+
 def test_a_cgroup_without_controllers_leaves_all_to_rlimits_and_the_watch(parent: Standing) -> None:
     parent.controllers_of_children = ""
     plan = Limits(ALL, "ab")
