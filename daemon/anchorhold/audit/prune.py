@@ -71,9 +71,7 @@ def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
             chain = Chain(log)
             chain.settle()
             snapshot = Snapshot(log)
-            for epoch in snapshot.epochs:
-                if epoch.pruned:
-                    _remove(epoch)  # what a crash left
+            left = list(filter(is_left, snapshot.epochs))  # by one that was cut short
             found = _old(snapshot, before)
             if found:
                 numbers = [found[0].epoch.number, found[-1].epoch.number]
@@ -85,19 +83,42 @@ def prune(state_dir: Path, before: str, *, reason: str, by: str) -> list[Old]:
                 replace(
                     os.path.join(one.epoch.folder, "end"), content.encode() + b"\n", sync=True, owned=True
                 )
-                _remove(one.epoch)
-            if (
-                found
-            ):  # it may hold names of what is gone; one that is renamed meanwhile has the other name then
-                for name in ("index.sqlite.new", "index.sqlite"):
-                    with suppress(FileNotFoundError):
-                        os.unlink(os.path.join(os.path.dirname(log), name))
+                left.append(one.epoch)
+            if left:
+                _forget_index(log)  # as long as the files are there, it is known that this is to be done
+                for epoch in left:
+                    remove(epoch)
+                _forget_index(log)  # one that was made meanwhile
             return found
     except OSError as error:
         raise audit_error(error, "be pruned", error.filename or log) from error
 
 
-def _remove(epoch: Epoch) -> None:
+def _forget_index(log: str) -> None:
+    """It may hold names of what is gone; one that is renamed meanwhile has the other name then."""
+    for name in ("index.sqlite.new", "index.sqlite"):
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(os.path.dirname(log), name))
+
+
+def is_cut_short(state_dir: Path) -> bool:
+    """Whether files are left of an epoch that was pruned. Raises AuditError."""
+    log = log_folder(state_dir)
+    try:
+        return any(map(is_left, Snapshot(log).epochs))
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
+
+
+def is_left(epoch: Epoch) -> bool:
+    """Whether an epoch's pruning was cut short: it is told, and files are there."""
+    return epoch.pruned and any(
+        os.path.lexists(os.path.join(epoch.folder, name)) for name in ("openings", "tile")
+    )
+
+
+def remove(epoch: Epoch) -> None:
+    """Remove the entries of an epoch that was pruned. OSError."""
     for name in ("openings", "tile"):
         path = os.path.join(epoch.folder, name)
         if os.path.lexists(path):

@@ -20,8 +20,10 @@ from anchorhold.audit.entry import GROUPS, split_openings
 from anchorhold.audit.files import TMP, audit_error, fsync_path, read_file, replace
 from anchorhold.audit.grow import openings_path, read_openings, write_openings
 from anchorhold.audit.lock import Locked
+from anchorhold.audit.prune import is_left, remove
 from anchorhold.audit.query import flat
 from anchorhold.audit.read import Epoch, Snapshot, log_folder, read_bundle
+from anchorhold.audit.repeats import Repeats, paths_of
 from anchorhold.audit.settle import Chain, tidy_temporary
 from anchorhold.audit.tree import WIDTH
 from anchorhold.errors import AuditError
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-PATHS = ("path", "resolved", "model_path")
-TEXTS = ("reason", "detail")
 RANGES = 2_000
 """Ranges of numbers in one entry: they have to fit in 65,535 bytes."""
 
@@ -83,9 +83,9 @@ def plan(
             if matches(entry):
                 if mask & wanted:
                     masks[seq] = mask & wanted
-                names.update(name for name in _paths(entry) if path is not None and path(name))
+                names.update(name for name in paths_of(entry) if path is not None and path(name))
         if names and wanted & 1:
-            repeats = _Repeats(names)
+            repeats = Repeats(names)
             wanted &= ~2  # the digest of another content is no name
             for seq, entry, mask in _openings(snapshot, unsettled=unsettled):
                 if mask & wanted & ~masks.get(seq, 0) and repeats(entry):
@@ -113,50 +113,6 @@ def _openings(snapshot: Snapshot, *, unsettled: bool) -> Iterator[tuple[int, dic
             yield seq, entry, openings[0]
 
 
-def _paths(entry: dict[str, Any]) -> Iterator[str]:
-    files = entry.get("files")
-    for value in (*(entry.get(name) for name in PATHS), *(files if isinstance(files, list) else ())):
-        if isinstance(value, str) and len(value) > 1:
-            yield value
-
-
-class _Repeats:
-    """Whether an entry repeats one of ``names``, as one of its paths or within its free text."""
-
-    def __init__(self, names: set[str]) -> None:
-        self._names = names
-        self._forms = {form for name in names for form in _forms(name)}
-        self._texts: dict[str, bool] = {}  # an error's words are the same in many entries
-
-    def __call__(self, entry: dict[str, Any]) -> bool:
-        return not self._names.isdisjoint(_paths(entry)) or any(
-            self._in_text(text) for name in TEXTS if isinstance(text := entry.get(name), str)
-        )
-
-    def _in_text(self, text: str) -> bool:
-        known = self._texts.get(text)
-        if known is None:
-            if len(self._texts) > 10_000:
-                self._texts.clear()
-            known = self._texts[text] = any(form in text for form in self._forms)
-        return known
-
-
-def _forms(name: str) -> set[str]:
-    """A name as the words of an error can have it: as it is, or escaped in one of Python's ways."""
-    raw = name.encode("utf-8", "surrogateescape" if _is_of_bytes(name) else "surrogatepass")
-    return {name, ascii(name)[1:-1], repr(name)[1:-1], raw.decode("utf-8", "backslashreplace")}
-
-
-def _is_of_bytes(name: str) -> bool:
-    """Whether its lone surrogates stand for bytes, as those of ``os.fsdecode`` do."""
-    try:
-        name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def redact(
     state_dir: Path,
     matches: Callable[[dict[str, Any]], bool],
@@ -180,7 +136,7 @@ def redact(
             # what a writer adds from here on comes after the redaction, which cannot name it
             todo = plan(state_dir, matches, groups, path=path, unsettled=False)
             if todo:
-                torn = bool(_torn(log))
+                torn = bool(_files(os.path.join(log, "torn")))
                 for mask, ranges in todo.by_mask():
                     for at in range(0, len(ranges), RANGES):
                         part = ranges[at : at + RANGES]
@@ -195,7 +151,7 @@ def redact(
                             fields["torn"] = True
                         chain.write("redaction", fields)
             chain.sign()
-            _erase(state_dir, chain, todo.masks)
+            _erase(chain, _Told(Snapshot(log)))
             return len(todo)
     except OSError as error:
         raise audit_error(error, "be redacted", error.filename or log) from error
@@ -210,45 +166,81 @@ def complete(state_dir: Path) -> int:
             chain = Chain(log)
             chain.settle()
             chain.sign()
-            masks: dict[int, int] = {}
-            for bundle in Snapshot(log).bundles():
-                for data in bundle.entries:
-                    if b'"kind":"redaction"' in data:
-                        for seq, mask in _named(data):
-                            masks[seq] = masks.get(seq, 0) | mask
-            if masks:
-                _erase(state_dir, chain, masks)
-            return len(masks)
+            told = _Told(Snapshot(log))
+            _erase(chain, told)
+            return len(told.masks)
     except OSError as error:
         raise audit_error(error, "be redacted", error.filename or log) from error
 
 
-def _named(data: bytes) -> Iterator[tuple[int, int]]:
-    entry = json.loads(data)
-    if entry.get("kind") == "redaction" and not entry.get("session"):
-        mask = sum(1 << GROUPS.index(name) for name in entry["what"])
-        for first, last in entry["ranges"]:
-            yield from ((seq, mask) for seq in range(first, last + 1))
+def may_be_cut_short(state_dir: Path) -> bool:
+    """Whether the log tells of a redaction, which can have been cut short, or of a pruning that was: then
+    `complete` has to come before it can be said that a name is nowhere. Raises AuditError."""
+    log = log_folder(state_dir)
+    try:
+        snapshot = Snapshot(log)
+        return any(map(is_left, snapshot.epochs)) or bool(_Told(snapshot).masks)
+    except OSError as error:
+        raise audit_error(error, "be read", error.filename or log) from error
 
 
-def _erase(state_dir: Path, chain: Chain, masks: dict[int, int]) -> None:
-    """Erase, and remove whatever else of the state directory can hold the same bytes."""
-    log = chain.log
+class _Told:
+    """What the redactions in the log say: ``masks`` as in `Plan`, and which files of ``torn/`` stay, since
+    no later redaction says that they are gone."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.masks: dict[int, int] = {}
+        self._emptied = -1  # number of the last redaction that says so
+        self._set_aside: dict[object, int] = {}
+        for bundle in snapshot.bundles():
+            for seq, data in enumerate(bundle.entries, bundle.first):
+                if b'"kind":"redaction"' in data:
+                    self._redaction(seq, json.loads(data))
+                elif b'"kind":"log.recovered"' in data:
+                    self._set_aside[str(json.loads(data).get("sha256"))] = seq
+
+    def _redaction(self, seq: int, entry: dict[str, Any]) -> None:
+        if entry.get("kind") == "redaction" and not entry.get("session"):
+            mask = sum(1 << GROUPS.index(name) for name in entry["what"])
+            for first, last in entry["ranges"]:
+                for one in range(first, last + 1):
+                    self.masks[one] = self.masks.get(one, 0) | mask
+            if entry.get("torn") is True:
+                self._emptied = seq
+
+    def stays(self, digest: str) -> bool:
+        """Whether a file of ``torn/`` does."""
+        return self._emptied < self._set_aside.get(digest, 0)
+
+
+def _erase(chain: Chain, told: _Told) -> None:
+    """Erase, and remove whatever else of the state directory can hold the same bytes. What was cut short
+    before is done as well: an entry tells of it, so nobody would choose it again."""
+    log, left = chain.log, False
     for epoch in Snapshot(log).epochs:
-        if not epoch.pruned:
+        if epoch.pruned:
+            if is_left(epoch):
+                left = True
+                for path in _files(os.path.join(epoch.folder, "openings")):
+                    _shred(path)
+                remove(epoch)
+        elif told.masks:
             bundles: dict[int, dict[int, int]] = {}
-            for seq, mask in masks.items():
+            for seq, mask in told.masks.items():
                 if epoch.first <= seq < epoch.first + epoch.size:
                     number, at = divmod(seq - epoch.first, WIDTH)
                     bundles.setdefault(number, {})[at] = mask
             for number, erased in bundles.items():
                 _rewrite(epoch, number, erased)
             _cut_off(epoch)
+    if not told.masks and not left:
+        return
     for name in journal.names(log):
         journal.blank(log, name, chain.state.journals.get(name, 0))
-    for path in _torn(log):
-        _shred(path)
-    _forget_copies(os.path.dirname(log), digests=any(mask & 2 for mask in masks.values()))
+    for path in _files(os.path.join(log, "torn")):
+        if not told.stays(os.path.basename(path)):
+            _shred(path)
+    _forget_copies(os.path.dirname(log), digests=any(mask & 2 for mask in told.masks.values()))
 
 
 def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
@@ -270,10 +262,13 @@ def _rewrite(epoch: Epoch, number: int, erased: dict[int, int]) -> None:
         else:
             out.append(data[start:at])
         index += 1
+    new = b"".join(out)
+    if new == data:
+        return
     path = os.path.join(epoch.folder, openings_path(number))
     old = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        write_openings(epoch.folder, number, b"".join(out), sync=True)
+        write_openings(epoch.folder, number, new, sync=True)
         _overwrite(old)
     finally:
         os.close(old)
@@ -287,20 +282,21 @@ def _cut_off(epoch: Epoch) -> None:
     ):
         _rewrite(epoch, last, {})
     folder = os.path.join(epoch.folder, "openings")
-    for top, _, names in os.walk(folder):
-        for name in names:
-            digits = os.path.relpath(os.path.join(top, name), folder).replace("/", "").replace("x", "")
-            if digits.isdigit() and int(digits) * WIDTH >= epoch.size:
-                _shred(os.path.join(top, name))
+    for path in _files(folder):
+        digits = os.path.relpath(path, folder).replace("/", "").replace("x", "")
+        if digits.isdigit() and int(digits) * WIDTH >= epoch.size:
+            _shred(path)
 
 
-def _torn(log: str) -> list[str]:
-    """What crashes tore: it cannot be told what is in it."""
-    folder = os.path.join(log, "torn")
-    try:
-        return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    except FileNotFoundError:
-        return []
+def _files(top: str) -> list[str]:
+    """The files below a folder. OSError for what cannot be looked at, which can hold a name; a folder that is
+    gone by now holds none."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    return [os.path.join(folder, name) for folder, _, names in os.walk(top, onerror=failed) for name in names]
 
 
 def _forget_copies(state_dir: str, *, digests: bool) -> None:
@@ -309,10 +305,9 @@ def _forget_copies(state_dir: str, *, digests: bool) -> None:
     The new index first: who makes it renames it, and then it is found under its name, or cannot any more.
     """
     _shred(os.path.join(state_dir, "index.sqlite.new"))
-    for folder, _, names in os.walk(state_dir):
-        for name in names:
-            if name.startswith(("index.sqlite", TMP)):
-                _shred(os.path.join(folder, name))
+    for path in _files(state_dir):
+        if os.path.basename(path).startswith(("index.sqlite", TMP)):
+            _shred(path)
     if digests:
         _forget_digests(state_dir)
 

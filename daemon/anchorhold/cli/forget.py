@@ -108,6 +108,8 @@ def redact(
     groups = ("names", "text", *(("digests",) if digests else ()))
     found = forget.plan(state_dir(ctx), matches, groups, path=repeated)
     if not found:
+        if forget.may_be_cut_short(state_dir(ctx)):
+            forget.complete(state_dir(ctx))
         Notes().line("no entry matches, or all of them are redacted already")
         return
     what = "names and digests" if digests else "names"
@@ -195,6 +197,8 @@ def prune(ctx: click.Context, before: str, reason: str, yes: bool) -> None:
     assert limit is not None
     found = old.old_epochs(state_dir(ctx), limit)
     if not found:
+        if old.is_cut_short(state_dir(ctx)):
+            old.prune(state_dir(ctx), limit, reason=reason, by=_by())
         Notes().line("no epoch ended before that")
         return
     first, last = found[0].epoch.number, found[-1].epoch.number

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from anchorhold.audit import redact
+from anchorhold.audit import prune, redact
 from anchorhold.audit.digests import DigestCache
 from anchorhold.audit.files import replace, write_all
 from anchorhold.audit.log import Log
@@ -314,3 +316,101 @@ def test_a_digest_that_is_being_saved_just_then(
     assert loaded and b"cd" * 32 in loaded[0]
     assert b"cd" * 32 not in (state / "digests.json").read_bytes()
     assert not list(state.glob(".tmp-*"))
+
+
+def left(state: Path, name: bytes) -> list[str]:
+    """The files that hold ``name``."""
+    found = []
+    for path in sorted(state.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if "openings" in path.parts and not path.name.startswith(".tmp-"):
+                data = zlib.decompress(data[:-4])
+            if name in data:
+                found.append(str(path.relative_to(state)))
+    return found
+
+
+def tear(state: Path, path: str) -> None:
+    """A crash in the middle of a record with ``path`` in it, and the run that finds it."""
+    log = Log.open(state)
+    log.append("policy.load", "", {"number": 1, "path": path})
+    (journal,) = (state / "log/journal").iterdir()
+    log.close()
+    os.truncate(journal, journal.stat().st_size - 1)
+    Log.open(state).close()
+
+
+def test_what_was_torn_goes_only_where_an_entry_says_so(state_dir: Path) -> None:
+    log = Log.open(state_dir)
+    log.append("policy.load", "", {"path": SECRET})
+    log.checkpoint()
+    log.close()
+    tear(state_dir, "/home/a/1")
+    redact.redact(state_dir, lambda entry: False, ("names",), reason="r", by="b")
+    good(state_dir)
+    redact.redact(state_dir, matcher(SECRET), ("names",), reason="r", by="b")
+    assert os.listdir(state_dir / "log/torn") == []
+    tear(state_dir, "/home/a/2")
+    redact.complete(state_dir)
+    assert len(os.listdir(state_dir / "log/torn")) == 1
+    good(state_dir)
+    redact.redact(state_dir, lambda entry: entry.get("path") == "/nothing", ("names",), reason="r", by="b")
+    good(state_dir)
+
+
+@pytest.mark.parametrize("part", ["openings", "state"])
+def test_a_folder_that_cannot_be_looked_at_is_no_success(
+    state: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    scandir = os.scandir
+
+    def failing(path: str) -> Any:
+        if str(path).endswith(part) or (part == "state" and os.fspath(path) == str(state)):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(AuditError, match="Input/output error"):
+            redact.redact(state, matcher(SECRET), ("names",), reason="r", by="b", path=path_pattern(SECRET))
+    assert left(state, SECRET.encode())
+    assert redact.may_be_cut_short(state)
+    redact.complete(state)
+    assert left(state, SECRET.encode()) == []
+    good(state)
+
+
+def test_an_epoch_whose_pruning_was_cut_short_holds_no_name(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(epoch: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prune, "remove", failing)
+        with pytest.raises(AuditError, match="Input/output error"):
+            prune.prune(state, "2999", reason="", by="")
+    assert "log/0/openings/001" in left(state, SECRET.encode()) and redact.may_be_cut_short(state)
+    redact.redact(state, matcher(SECRET), ("names",), reason="r", by="b", path=path_pattern(SECRET))
+    assert left(state, SECRET.encode()) == []
+    good(state)
+
+
+def test_a_name_in_a_question_that_was_kept(state_dir: Path) -> None:
+    name = '/home/a/the "will".txt'
+    chat = json.dumps({"messages": [{"role": "user", "content": f"what is in {name}"}]})
+    log = Log.open(state_dir)
+    log.append("session.start", NAME, {})
+    log.append("session.sealed", NAME, {})
+    log.append("grant", NAME, {**GRANT, "path": name, "resolved": name})
+    for number, text in enumerate((f"compare it with {name}", chat, "and another one"), 1):
+        log.append("request.start", NAME, {"request": number, "prompt": {"text": text}})
+    log.checkpoint()
+    log.close()
+    fits = path_pattern(name)
+    assert redact.redact(state_dir, matcher(name), ("names", "text"), reason="r", by="b", path=fits) == 3
+    assert left(state_dir, b"will") == []
+    (kept,) = (entry for entry in entries(state_dir) if "prompt" in entry)
+    assert kept["prompt"] == {"text": "and another one"}
+    good(state_dir)

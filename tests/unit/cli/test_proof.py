@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -320,6 +321,27 @@ def test_redact_asks_first(run: Callable[..., Answer], state: Path, monkeypatch:
     assert b"/home/a/3" not in all_bytes(state) and good(state).redacted == 1
 
 
+def test_nothing_matches_is_not_said_while_a_name_is_left(
+    run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The entries are redacted, the copies are not: nobody could choose them again."""
+    chosen = ("redact", "--path", "/home/a/3", "--yes")
+    copy = state / "index.sqlite"
+
+    def failing(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    copy.write_text("/home/a/3")
+    with monkeypatch.context() as patch:
+        patch.setattr("anchorhold.audit.redact._forget_copies", failing)
+        assert run(*chosen)[0] == 1 and copy.exists()
+        code, _, err = run(*chosen)
+        assert code == 1 and "Input/output error" in err
+    code, _, err = run(*chosen)
+    assert code == 0 and "no entry matches" in err and not copy.exists()
+    good(state)
+
+
 def test_redact_by_session_and_time(run: Callable[..., Answer], state: Path) -> None:
     assert run("redact", "--yes")[0] == 2
     assert run("redact", "--session", NAME, "--digests", "--yes")[0] == 0
@@ -452,3 +474,23 @@ def test_prune(run: Callable[..., Answer], state: Path) -> None:
     code, out, _ = run("prune", "--before", "2999-01-01", "--yes", "--reason", "a year")
     assert code == 0 and out == "removed 13 entries in 1 epoch\n"
     assert good(state).pruned == 1
+
+
+def test_a_pruning_that_was_cut_short_is_finished(
+    run: Callable[..., Answer], state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = ("prune", "--before", "2999-01-01", "--yes")
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    assert run("key", "--rotate")[0] == 0
+    copy = state / "index.sqlite"
+    copy.write_text("/home/a/3")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", failing)
+        assert run(*chosen)[0] == 1 and run(*chosen)[0] == 1
+    assert "prune again" in " ".join(good(state).notes)
+    code, _, err = run(*chosen)
+    assert code == 0 and "no epoch ended before that" in err
+    assert good(state).notes == [] and not (state / "log/0/openings").exists() and not copy.exists()
