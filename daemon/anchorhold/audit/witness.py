@@ -159,13 +159,25 @@ class Deliverer:
 
     def _to_command(self, target: Target, heads: list[Head], again: bool) -> None:
         note = read_file(self._given)
-        todo = heads[-1:] if note is None else list(self._newer(Checkpoint.parse(note), heads))
+        todo = heads[-1:] if note is None else list(self._newer(self._last(note), heads))
         if again and not todo:
             todo = heads[-1:]
         for _, head in todo:
             self._run(target.arguments, head.note)
-            make_folders(os.path.dirname(self._given), sync=False)
-            replace(self._given, head.note, sync=False)
+            make_folders(os.path.dirname(self._given), sync=True)
+            replace(
+                self._given, head.note, sync=True
+            )  # an empty one after a power loss would stop it for good
+
+    def _last(self, note: bytes) -> Checkpoint:
+        """The head that it took last. AuditError."""
+        try:
+            return Checkpoint.parse(note)
+        except AuditError:
+            raise AuditError(
+                f"which head it took last cannot be read: {self._given}. Compare what it has by hand, then "
+                "remove that file: it is given the newest head then"
+            ) from None
 
     def _newer(self, old: Checkpoint, heads: list[Head]) -> Iterator[Head]:
         """The heads that come after the one it took last, which must still be true."""

@@ -193,6 +193,29 @@ def test_a_command_receives_every_final_head_and_is_told_of_a_log_that_was_put_b
     assert len(got(folder)) == 6
 
 
+def test_which_head_a_command_took_survives_a_power_loss(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file there would be no head, and the witness would get nothing any more."""
+    certain = set()
+    fsync = os.fsync
+
+    def followed(fd: int) -> None:
+        fsync(fd)
+        certain.add(os.fstat(fd).st_ino)
+
+    monkeypatch.setattr(os, "fsync", followed)
+    target = script(tmp_path, "exec cat >/dev/null")
+    assert deliver(state, (target,)) == []
+    (given,) = (state / "delivered").iterdir()
+    assert {given.stat().st_ino, given.parent.stat().st_ino, state.stat().st_ino} <= certain
+    given.write_bytes(b"")
+    (problem,) = deliver(state, (target,))
+    assert str(given) in str(problem) and "remove that file" in str(problem) and not problem.contradicts
+    given.unlink()
+    assert deliver(state, (target,)) == []
+
+
 def test_a_head_that_was_not_committed_is_given_again(state: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
