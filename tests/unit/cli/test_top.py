@@ -51,6 +51,16 @@ def test_times(run: Run) -> None:
     assert run("top", "--since", "-1h")[1] == run("top")[1]
 
 
+def test_a_class_that_is_no_word(run: Run, state_dir: Path) -> None:
+    before = run("top", "--json")[1]
+    log = Log.open(state_dir)
+    for cls in ([], {}, None, 1, ["data"]):
+        log.append("grant", FIRST, {"class": cls, "path": "/x", "resolved": "/x", "size": 1})
+    log.checkpoint()
+    log.close()
+    assert run("top", "--json") == (0, before, "")
+
+
 def test_what_is_redacted_is_counted_without_its_name(
     state_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

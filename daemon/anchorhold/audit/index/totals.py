@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-SHOWN = frozenset({"data", "stdin"})
+SHOWN = ("data", "stdin")
 UNNAMED = "(name redacted)"
 
 
