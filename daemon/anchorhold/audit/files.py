@@ -160,7 +160,7 @@ def read_file(path: str) -> bytes | None:
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", path)
         if status.st_size > LARGEST:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+            raise OSError(errno.EINVAL, "it is longer than any that is written", path)
         return read_fd(fd, status.st_size)
     finally:
         os.close(fd)

@@ -17,7 +17,7 @@ import stat
 from contextlib import suppress
 
 from anchorhold.audit.entry import is_sound, records
-from anchorhold.audit.files import fsync_path, give, give_folder, read_fd, remove_quietly
+from anchorhold.audit.files import LARGEST, fsync_path, give, give_folder, read_fd, remove_quietly
 
 FOLDER = "journal"
 CHUNK = 8 << 20
@@ -202,6 +202,8 @@ def read(log: str, name: str, start: int, *, limit: int = CHUNK, look: bool = Tr
             found.append((shown, openings))
             end = stop
         more = not bad and bool(found) and start + len(data) < size
+        if gone and not more and size - start - end > LARGEST:  # no crash tears so much
+            raise OSError(errno.EINVAL, "it is longer than any that is written", path)
         torn = read_fd(fd, size - start - end, start + end) if gone and not more else b""
     finally:
         os.close(fd)

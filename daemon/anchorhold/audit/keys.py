@@ -16,7 +16,9 @@ read too.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from anchorhold.audit.files import fsync_path, give, write_all
 from anchorhold.audit.note import ED25519, key_identifier, note_line, vkey_text
@@ -136,9 +138,13 @@ def destroy(path: str) -> None:
 
 def _read(path: str) -> bytearray:
     """A small file, into memory that can be overwritten."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # a named pipe in its place would be waited for without end
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        text = bytearray(min(os.fstat(fd).st_size, 4096))
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", path)
+        text = bytearray(min(status.st_size, 4096))
         del text[os.readv(fd, [text]) :]
         return text
     finally:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from anchorhold.audit import redact
+from anchorhold.audit.log import Log
 from anchorhold.audit.query import entries
 from anchorhold.errors import AuditError
 from anchorhold.verify import disk
@@ -48,6 +50,27 @@ def test_a_journal_longer_than_the_memory(state: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert len(list(entries(state))) == 300
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_a_journal_longer_than_the_memory_is_not_set_aside(state: Path) -> None:
+    """Whoever settles would have to read what is torn, and write it again."""
+    with open(state / "log/journal" / JOURNAL, "wb") as file:
+        file.truncate(1 << 42)
+    for open_it in (lambda: Log.open(state), lambda: redact.complete(state)):
+        with pytest.raises(AuditError, match="longer than any that is written") as raised:
+            open_it()
+        assert "ulimit" not in raised.value.hint
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_the_place_of_the_key(state: Path) -> None:
+    (state / "log/0/key").unlink()
+    os.mkfifo(state / "log/0/key", 0o600)
+    log = Log.open(state)
+    log.append("policy.load", "", {"number": 1})
+    with pytest.raises(AuditError, match="not a regular file"):
+        log.checkpoint()
+    log.close()
 
 
 def test_many_long_journals(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
