@@ -87,18 +87,21 @@ def split_hashes(data: bytes) -> list[bytes]:
 
 
 def split_entries(bundle: bytes) -> list[bytes]:
-    """The entries of a whole bundle; AuditError if its framing does not come out even."""
+    """The entries of a whole bundle; AuditError if its framing does not come out even, or there are more than
+    in any."""
     entries = []
     at, end = 0, len(bundle)
     try:
-        while at < end:
+        while at < end and len(entries) < WIDTH:  # one of zeros would have millions
             start = at + 2
             at = start + (bundle[at] << 8 | bundle[at + 1])
             entries.append(bundle[start:at])
     except IndexError:  # one byte of a length
         at = -1
     if at != end:
-        raise AuditError("an entry bundle of the audit log is cut off", hint="Run: anchorhold audit verify")
+        raise AuditError(
+            "an entry bundle of the audit log is cut off or too long", hint="Run: anchorhold audit verify"
+        )
     return entries
 
 

@@ -72,12 +72,17 @@ class EntryError(Exception):
     """Bytes that are no entry. The text says why."""
 
 
+ENOUGH = 257
+"""Entries of a file that are looked for: a bundle has 256. One of zeros would have millions."""
+
+
 def frames(data: bytes) -> tuple[list[bytes], int]:
-    """The entries of a bundle (big-endian uint16 length before each), and where the last whole one ends."""
+    """The entries of a bundle (big-endian uint16 length before each), `ENOUGH` at most, and where the last
+    whole one of them ends."""
     found = []
     at = 0
     end = len(data)
-    while at + 2 <= end:
+    while at + 2 <= end and len(found) < ENOUGH:
         start = at + 2
         stop = start + (data[at] << 8 | data[at + 1])
         if stop > end:

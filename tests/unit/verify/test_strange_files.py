@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,19 @@ def test_many_long_journals(state: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(len(data) for _, data in found.journals.values()) == 1 << 20
     result = verify(str(state))
     assert not result.ok and "too long to be read" in str(result.first_bad)
+
+
+def test_a_bundle_of_zeros_is_not_millions_of_entries(state: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open(state / "log/0/tile/entries/000", "r+b") as file:
+        file.truncate(200 << 20)
+    begun = time.process_time()
+    result = verify(str(state))
+    assert not result.ok and "0/tile/entries/000" in str(result.first_bad)
+    with pytest.raises(AuditError, match="too long"):
+        list(entries(state))
+    assert time.process_time() - begun < 3
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
 
 
 def test_an_epoch_of_a_number_that_cannot_be_counted_to(state: Path) -> None:
