@@ -347,4 +347,5 @@ def _overwrite(fd: int) -> None:
     at = 0
     while at < size:
         at += os.pwrite(fd, bytes(min(1 << 20, size - at)), at)
-    os.fsync(fd)
+    if size:  # a named pipe has none, and cannot be synced
+        os.fsync(fd)

@@ -128,6 +128,10 @@ def create(path: str) -> sqlite3.Connection:
 def _connect(path: str, mode: str) -> sqlite3.Connection:
     from urllib.parse import quote
 
+    if any(os.path.exists(one) and not os.path.isfile(one) for one in (path, f"{path}-journal")):
+        error = sqlite3.OperationalError("it is not a regular file")  # a pipe would be waited for without end
+        error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        raise error
     address = f"file:{quote(os.fsencode(path))}?mode={mode}"
     base = sqlite3.connect(address, uri=True, isolation_level=None, timeout=0.5)
     try:

@@ -226,3 +226,29 @@ def test_answers_while_it_is_made_and_the_log_grows(state_dir: Path, monkeypatch
         log.close()
     assert wrong == [] and rounds > 5 and written > 200
     assert everything(state_dir) == list(scan(state_dir, Filter()))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("name", [NAME, f"{NAME}-journal"])
+def test_a_pipe_in_its_place_is_not_waited_for(state_dir: Path, name: str) -> None:
+    filled(state_dir, 20).close()
+    rebuild(state_dir)
+    (state_dir / name).unlink(missing_ok=True)
+    os.mkfifo(state_dir / name)
+    code = (
+        "import pathlib, sys; from anchorhold.cli.main import main\n"
+        "for command in ('list', 'index', 'redact'):\n"
+        "    more = ['--path', '/home/a/1', '--yes'] if command == 'redact' else []\n"
+        "    print(main(['--state-dir', sys.argv[1], 'audit', command, *more]), file=sys.stderr)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, state_dir],
+        env={**os.environ, "PYTHONPATH": str(TOP / "daemon")},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    codes = [line for line in run.stderr.splitlines() if line.isdigit()]
+    assert codes == ["0", "0", "0"], run.stderr
+    assert "/home/a/1\n" not in "".join(f"{one.get('path')}\n" for one in entries(state_dir))
+    assert not (state_dir / name).exists()
