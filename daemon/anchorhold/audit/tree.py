@@ -89,7 +89,7 @@ def split_hashes(data: bytes) -> list[bytes]:
 def split_entries(bundle: bytes) -> list[bytes]:
     """The entries of a whole bundle; AuditError if its framing does not come out even, or there are more than
     in any."""
-    entries = []
+    entries: list[bytes] = []
     at, end = 0, len(bundle)
     try:
         while at < end and len(entries) < WIDTH:  # one of zeros would have millions

@@ -79,7 +79,7 @@ ENOUGH = 257
 def frames(data: bytes) -> tuple[list[bytes], int]:
     """The entries of a bundle (big-endian uint16 length before each), `ENOUGH` at most, and where the last
     whole one of them ends."""
-    found = []
+    found: list[bytes] = []
     at = 0
     end = len(data)
     while at + 2 <= end and len(found) < ENOUGH:

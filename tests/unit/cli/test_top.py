@@ -54,7 +54,8 @@ def test_times(run: Run) -> None:
 def test_a_class_that_is_no_word(run: Run, state_dir: Path) -> None:
     before = run("top", "--json")[1]
     log = Log.open(state_dir)
-    for cls in ([], {}, None, 1, ["data"]):
+    none: list[object] = [[], {}, None, 1, ["data"]]
+    for cls in none:
         log.append("grant", FIRST, {"class": cls, "path": "/x", "resolved": "/x", "size": 1})
     log.checkpoint()
     log.close()
