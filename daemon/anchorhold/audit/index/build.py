@@ -10,8 +10,10 @@ import fcntl
 import gc
 import os
 import sqlite3
+from itertools import takewhile
 
 from anchorhold.audit.files import fsync_path
+from anchorhold.audit.index.halves import SecondHalf, middle
 from anchorhold.audit.index.origin import forgets, is_current
 from anchorhold.audit.index.schema import (
     CLEAN,
@@ -101,12 +103,7 @@ def _made(state: str, log: str) -> int:
         try:
             snapshot = Snapshot(log)
             sealed = seal_time()
-            base.execute("BEGIN")
-            writer = Writer(base)
-            for bundle in snapshot.bundles():
-                writer.add(bundle)
-            writer.finish(snapshot, sealed)
-            base.execute("COMMIT")
+            _fill(base, state, snapshot, sealed)
             base.executescript(INDEXES)
             base.execute(f"PRAGMA user_version = {CLEAN}")
         finally:
@@ -124,6 +121,24 @@ def _made(state: str, log: str) -> int:
         if collecting:
             gc.enable()
     return snapshot.total
+
+
+def _fill(base: sqlite3.Connection, state: str, snapshot: Snapshot, sealed: int) -> None:
+    """Put all entries in, the second half by another process where that pays."""
+    split = middle(snapshot)
+    with SecondHalf(state, snapshot, split) as second:
+        writer = Writer(base)
+        base.execute("BEGIN")
+        for bundle in takewhile(lambda bundle: bundle.first < split, snapshot.bundles()):
+            writer.add(bundle)
+        writer.flush()
+        base.execute("COMMIT")
+        joined = second.join(base, writer.end)
+    base.execute("BEGIN")
+    for bundle in snapshot.bundles(snapshot.total if joined else split):
+        writer.add(bundle)
+    writer.finish(snapshot, sealed)
+    base.execute("COMMIT")
 
 
 def _cleared(state: str) -> str:

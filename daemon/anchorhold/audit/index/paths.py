@@ -65,6 +65,11 @@ class PathWriter:
         self._bytes = at + length
         return found
 
+    @property
+    def end(self) -> int:
+        """Above all ids that there are; after `flush`."""
+        return self._first + self._bytes
+
     def _put(self) -> None:
         names = END + END.join(self._names) + END
         self._base.execute("INSERT OR REPLACE INTO paths VALUES (?, ?)", (self._first, names))

@@ -239,10 +239,19 @@ class Writer:
         self._base.executemany("INSERT INTO odd VALUES (?)", self._odd)
         self._odd.clear()
 
-    def finish(self, snapshot: Snapshot, sealed: int) -> None:
-        """Write what is left, and what the index now stands for. ``sealed``: as for `schema.seal`."""
+    def flush(self) -> None:
+        """Write what is left of the rows and paths."""
         self._flush()
         self._paths.flush()
+
+    @property
+    def end(self) -> int:
+        """Above the ids of all paths; after `flush`."""
+        return self._paths.end
+
+    def finish(self, snapshot: Snapshot, sealed: int) -> None:
+        """Write what is left, and what the index now stands for. ``sealed``: as for `schema.seal`."""
+        self.flush()
         self._base.execute(_BLOCKS, (self._first - self._first % BLOCK,))
         size = snapshot.total
         self._base.executemany(

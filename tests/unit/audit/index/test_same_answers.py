@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from anchorhold.audit import redact
 from anchorhold.audit.index import find as finding
+from anchorhold.audit.index import halves
 from anchorhold.audit.index.build import rebuild, update
 from anchorhold.audit.index.filters import Filter, scan
 from anchorhold.audit.index.find import find
@@ -225,6 +226,7 @@ def test_each_condition(place: Path) -> None:
     limit=amount,
     last=amount,
     border=st.sampled_from((0, 2048)),
+    shared=st.booleans(),
 )
 def test_the_index_and_the_log_say_the_same(
     place: Path,
@@ -235,11 +237,16 @@ def test_the_index_and_the_log_say_the_same(
     limit: int | None,
     last: int | None,
     border: int,
+    shared: bool,
 ) -> None:
-    """``border`` 0: new entries go into the index; else they are read from the log."""
+    """``border`` 0: new entries go into the index; else they are read from the log. ``shared``: two processes
+    make it."""
     state = Path(tempfile.mkdtemp(dir=place))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "FEW", border)
+        if shared:
+            patch.setattr(halves, "ENOUGH", 0)
+            patch.setattr(halves, "_is_alone", lambda: True)
         filled(state, before, patch)
         rebuild(state)
         same(state, asked, limit, last)
