@@ -16,7 +16,7 @@ from typing import Any
 
 from anchorhold.audit.query import entries
 from anchorhold.cli.serve import doors
-from anchorhold.errors import AnchorholdError
+from anchorhold.errors import AnchorholdError, AuditError
 from anchorhold.policy import load
 from anchorhold.supervisor.events import Done, Event, Token
 from anchorhold.supervisor.requests import Asked, Request
@@ -382,6 +382,34 @@ def reloads(scene: Scene) -> None:
     (scene.papers / "secret.key").write_text("hidden by the policy\n")
     scene.until(lambda: (service._documents["taxes"].as_dict()["new"]) > 0)
     scene.seen["documents"] = control.ask(scene.runtime, "status")["policies"][0]["documents"]
+
+
+def reloads_without_a_record(scene: Scene) -> None:
+    """The log takes no entry while a policy becomes narrower."""
+    more = scene.place / "more"
+    more.mkdir()
+    service = scene.start(scene.policy(read=[str(scene.papers), str(more)]), scene.policy("other"))
+    scene.is_in("serving", "other")
+    worker, other = scene.worker(), scene.worker("other")
+    log = service._log
+    assert log is not None
+    real = log.append
+
+    def full(*_arguments: object, **_words: object) -> None:
+        raise AuditError("the audit log cannot be written: No space left on device")
+
+    log.append = full  # type: ignore[method-assign]  # what a full disk comes to
+    scene.policy(read=[str(scene.papers)])
+    scene.seen["failed"] = scene.is_in("failed")
+    scene.seen["cut"] = not alive(worker)
+    status = {one["name"]: one for one in control.ask(scene.runtime, "status")["policies"]}
+    scene.seen.update(problem=status["taxes"]["policy"]["problem"], other=status["other"]["state"])
+    scene.seen["other lives"] = alive(other)
+    log.append = real  # type: ignore[method-assign]  # there is room again
+    scene.seen["again"] = control.ask(scene.runtime, "reload", "taxes")
+    scene.seen["back"] = scene.is_in("serving")
+    scene.seen["roots"] = len(service.keepers["taxes"].policy.data.read)
+    scene.seen["next"] = scene.answered()
 
 
 def fills(scene: Scene) -> None:

@@ -64,6 +64,14 @@ def test_a_policy_that_changes(served: Driven) -> None:
     assert documents["new"] == 1 and documents["newest"][0]["path"].endswith("new.txt")
 
 
+def test_a_narrower_policy_that_cannot_be_put_on_record_ends_what_it_takes_away(served: Driven) -> None:
+    """Not the daemon, and not another policy's worker; and it is taken as soon as it can be."""
+    seen = served("reloads_without_a_record")
+    assert seen["failed"] and seen["cut"] and "No space left" in seen["problem"], seen
+    assert seen["other"] == "serving" and seen["other lives"]
+    assert seen["again"] == {"taxes": "narrower"} and seen["back"] and seen["roots"] == 1 and seen["next"]
+
+
 def test_more_than_may_wait_are_refused_and_a_stop_ends_each_once(served: Driven) -> None:
     seen = served("fills")
     assert seen["refused"] == [429, "queue_full", 1.0]

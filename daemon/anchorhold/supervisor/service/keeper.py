@@ -151,6 +151,15 @@ class Keeper(threading.Thread):
         if at_once and session is not None:
             session.kill("its policy became narrower")
 
+    def give_up(self, error: AnchorholdError) -> None:
+        """The worker dies, and none starts until a policy is taken or a person says so."""
+        with self._cond:
+            self._given_up, self.error = True, error
+            session = self.session
+            self._cond.notify_all()
+        if session is not None:
+            session.kill(f"given up: {error.message}")
+
     def hold(self) -> None:
         """Nothing starts until `release`: a kill is under way."""
         self._held = True
@@ -255,6 +264,8 @@ class Keeper(threading.Thread):
             self._given_up = self._unloaded = False
             self.error = None
         if self._given_up:
+            if self.state != "failed":
+                self._say("failed")
             return self._wait(None)
         rest = self._retry_at - time.monotonic()
         if rest > 0:
@@ -415,7 +426,7 @@ class Keeper(threading.Thread):
         self._tell(self, _kind(error), error)
         # What a new start cannot mend: a wrong policy, a missing layer, a log that cannot be written.
         hopeless = isinstance(error, (PolicyError, AuditError)) or error.exit_code == 6
-        wait = None if hopeless else self._backoff.failed(time.monotonic())
+        wait = None if hopeless or self._given_up else self._backoff.failed(time.monotonic())
         if wait is None:
             self._given_up = True
             self._say("failed")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from anchorhold.audit.log import Log
-from anchorhold.errors import AnchorholdError, LatchedError, PolicyError, WorkerError
+from anchorhold.errors import AnchorholdError, AuditError, LatchedError, PolicyError, WorkerError
 from anchorhold.policy import find, load
 from anchorhold.policy.compare import NARROWER, SAME, compare
 from anchorhold.supervisor.service import hooks, status
@@ -349,7 +349,10 @@ class Service:
                 )
         except PolicyError as error:
             self._problems[name] = error
-            self._record_load(old, "refused")
+            try:
+                self._record_load(old, "refused")
+            except AuditError as unwritten:
+                return self._unrecorded(keeper, unwritten)
             self.say(f"{name}: the changed policy is refused, the old one goes on: {error}")
             return f"refused: {error}"
         self._problems.pop(name, None)
@@ -358,13 +361,24 @@ class Service:
             if keeper.state == "failed":
                 keeper.again()
             return change
-        self._record_load(new, change)
+        try:
+            self._record_load(new, change)
+        except AuditError as unwritten:
+            return self._unrecorded(keeper, unwritten)
         self.say(f"{name}: its policy was replaced ({change})")
         keeper.replace(new, at_once=change == NARROWER)
         self._follow(new)
         if new.api != old.api:
             self.say(f"{name}: [api] takes effect when the service is restarted")
         return change
+
+    def _unrecorded(self, keeper: Keeper, error: AuditError) -> str:
+        """A policy that cannot be put on record is not taken; what it may take away must not go on either."""
+        name = keeper.policy.name
+        self._problems[name] = error
+        self.say(f"{name}: given up: the changed policy cannot be put on record: {error}")
+        keeper.give_up(error)
+        return f"failed: {error}"
 
     def _record_load(self, policy: Policy, change: str) -> None:
         """Raises AuditError: a policy that is not on record is not taken."""
