@@ -23,6 +23,7 @@ MEASURES = {  # module → rounds, and rounds for a quick look
     "verifying": (5, 2),
     "queries": (9, 3),
     "killing": (15, 5),
+    "server": (7, 2),
 }
 
 

@@ -97,7 +97,7 @@ def _plain(memory: tuple[int, int]) -> float:
 
 
 def _asked(rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of kills by the control socket, each in the middle of an answer; after each a plain one."""
+    """Milliseconds of kills by the control socket in an answer; after each one, of a plain process."""
     found, plain = [], []
     with folder() as place:
         (place / "papers").mkdir()
