@@ -144,6 +144,7 @@ _policy = _object(
 
 TO_GATEWAY: dict[str, dict[str, Check]] = {
     "policies": {"policies": _list(_policy, MOST_POLICIES)},
+    "ping": {},
     "started": {"id": count, "name": text},
     "token": {"id": count, "text": text},
     "chosen": {
@@ -180,6 +181,7 @@ TO_GATEWAY: dict[str, dict[str, Check]] = {
 FROM_GATEWAY: dict[str, dict[str, Check]] = {
     # The seal is on and connections are taken.
     "ready": {},
+    "pong": {},
     "chat": {
         "id": count,
         "policy": name,

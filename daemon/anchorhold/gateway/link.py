@@ -154,6 +154,9 @@ class Link:
         if kind == "policies":
             self.policies = {one["name"]: one for one in message["policies"]}
             return
+        if kind == "ping":
+            self.send({"type": "pong"})
+            return
         if kind == "drain":
             self.draining = message["reason"]
             self.on_drain()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from anchorhold.supervisor.service import gate
 from anchorhold.supervisor.service.front import Front
 from tests.integration.gateway.raw import connected
 from tests.integration.gateway.scripted import Scripted, policy
+from tests.integration.lifecycle.processes import children
 
 SOURCE = """
 import json, os, socket, sys
@@ -107,8 +111,6 @@ def test_it_cannot_make_up_a_caller(hostile: Any) -> None:
 
 def test_the_same_with_a_caller_is_served(hostile: Any, tmp_path: Path) -> None:
     """The control: that message is what a request is, when somebody is there whose it can be."""
-    import os
-
     backend = Scripted()
     front = hostile(backend, {**CHAT, "principal": f"uid:{os.geteuid()}"}, wait=True)
     with connected(tmp_path / "run/test.sock"):
@@ -144,3 +146,29 @@ def test_one_that_hangs_at_its_start_is_ended_in_time(
         front.start(2.0)
     assert time.monotonic() - began < 2.0 + 4.0, "its start, and what its end may take"
     assert front.gateway_pid == -1
+
+
+@pytest.mark.parametrize("stopped", ["gateway", "its launcher", "nothing"])
+def test_one_that_gives_no_sign_of_life_is_ended(
+    stopped: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there for ever, with all its clients, as long as it did not die."""
+    monkeypatch.setattr(front_module, "SILENT_SECONDS", 1.0)
+    front = Front([policy()], Scripted(), runtime=str(tmp_path), state_dir=tmp_path)
+    try:
+        front.start(20.0)
+        (gateway,) = children(front.gateway_pid)
+        dead = os.pidfd_open(gateway)
+        if stopped != "nothing":
+            os.kill(gateway if stopped == "gateway" else front.gateway_pid, signal.SIGSTOP)
+        began = time.monotonic()
+        while front.alive() and time.monotonic() - began < 6.0:
+            time.sleep(0.05)
+        assert front.alive() is (stopped != "gateway")
+        assert front.alive() or "no sign of life" in front.problem
+    finally:
+        began = time.monotonic()
+        front.close()
+    assert time.monotonic() - began < 8.0, "nobody waits for a launcher that was stopped"
+    assert select.select([dead], [], [], 0)[0], "the gateway is gone"
+    os.close(dead)

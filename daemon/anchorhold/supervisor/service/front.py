@@ -19,6 +19,7 @@ from pathlib import Path
 from anchorhold.channel import frames, gateway
 from anchorhold.channel.errors import ProtocolError
 from anchorhold.errors import AnchorholdError, LayerError, WorkerError
+from anchorhold.supervisor.heartbeat import Heartbeat
 from anchorhold.supervisor.service.answers import Answer, request_of
 from anchorhold.supervisor.service.backend import Refused
 from anchorhold.supervisor.service.gate import ENTRY, FIRST_EXTRA_FD, START_SECONDS, Gate
@@ -39,6 +40,8 @@ NOT_HERE = frozenset({"cgroup", "user"})
 """Layers of a worker that a gateway has not: it has no cgroup of its own, and need not be started by root."""
 MOST_QUEUED = 128 << 20
 """Bytes that may wait for a gateway that does not read; then it is ended."""
+SILENT_SECONDS = 20.0
+"""How long a gateway may give no sign of life: one that was stopped, or hangs, keeps every client waiting."""
 LAST_SECONDS = 2
 """How long a gateway whose channel was closed may take to end by itself."""
 _WORDS = (
@@ -88,6 +91,7 @@ class Front:
         self._let_in: Counter[tuple[int, int]] = Counter()
         self._next_connection = 0
         self._ready = threading.Event()
+        self._heartbeat = Heartbeat(SILENT_SECONDS)
         self._ended = threading.Event()
         self._closing = False
         self._draining = ""
@@ -277,12 +281,17 @@ class Front:
             poll.register(fd, select.POLLIN)
         waiting = False
         while not self._closing:
+            if self._heartbeat.missed() and not self._still_lives():
+                return
+            if self._ready.is_set() and self._heartbeat.due():
+                self.send({"type": "ping"})
             with self._lock:
                 full = bool(self._out)
             if full != waiting:
                 poll.modify(channel, select.POLLIN | (select.POLLOUT if full else 0))
                 waiting = full
-            for fd, what in poll.poll():
+            wait = self._heartbeat.wait() if self._ready.is_set() else SILENT_SECONDS
+            for fd, what in poll.poll(1 + int(wait * 1000)):
                 if fd == channel:
                     if what & select.POLLOUT:
                         with self._lock:
@@ -307,6 +316,13 @@ class Front:
                 self._listening = True
 
     _listening = False
+
+    def _still_lives(self) -> bool:
+        """Whether a sign of life waits to be read: we may be those who did not look."""
+        if self._read() and self._heartbeat.missed():
+            self.problem = f"the gateway gave no sign of life for {SILENT_SECONDS:g} s"
+            return False
+        return True
 
     def _accept(self, index: int) -> None:
         """Look at who it is, by the kernel's word, before a byte of it is read by anybody."""
@@ -348,7 +364,10 @@ class Front:
     def _take(self, message: Message) -> None:
         kind = message["type"]
         if kind == "ready":
+            self._heartbeat.heard()
             self._ready.set()
+        elif kind == "pong":
+            self._heartbeat.heard()
         elif kind == "cancel":
             answer = self._answers.get(message["id"])
             if answer is not None:

@@ -199,9 +199,12 @@ class Gate:
             with contextlib.suppress(ProcessLookupError):
                 pidfd.pidfd_send_signal(self.child_fd, signal.SIGKILL)
         if self.pid > 0:
-            # The launcher ends when its child has; before there is one, it is all that there is.
-            if self.child_fd < 0 or not pidfd.wait(self.child_fd, 2.0):
+            # The launcher ends when its child has; before there is one, it is all that there is. One that was
+            # stopped does not.
+            launcher = pidfd.pidfd_open(self.pid)
+            if self.child_fd < 0 or not (pidfd.wait(self.child_fd, 2.0) and pidfd.wait(launcher, 1.0)):
                 os.kill(self.pid, signal.SIGKILL)
+            os.close(launcher)
             _pid, self.status = os.waitpid(self.pid, 0)
             self.pid = -1
 
