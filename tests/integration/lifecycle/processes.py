@@ -14,7 +14,11 @@ PF_EXITING = 0x4
 def children(pid: int) -> list[int]:
     """Processes that this one started and that are still there."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it ended just now
+        return []
+    for task in tasks:
         try:
             found += map(int, (task / "children").read_text().split())
         except OSError:

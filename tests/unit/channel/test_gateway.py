@@ -28,6 +28,7 @@ CHAT: dict[str, Any] = {
 }  # fmt: skip
 FROM: list[dict[str, Any]] = [
     {"type": "ready"},
+    {"type": "pong"},
     CHAT,
     {"type": "complete", "id": 2, "policy": "p", "principal": "token:0123abcd", "prompt": "x",
      "sampling": {**SAMPLING, "logprobs": None, "seed": 2**32 - 1}, "receipt": False},
@@ -56,6 +57,7 @@ TO: list[dict[str, Any]] = [
     DONE,
     {"type": "failed", "id": 1, "status": 429, "code": "c", "message": "m", "retry_after": 1.5},
     {"type": "drain", "reason": "r"},
+    {"type": "ping"},
 ]
 
 

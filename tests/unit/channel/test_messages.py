@@ -63,10 +63,12 @@ TO_WORKER: list[dict[str, Any]] = [
     {"type": "embed", "id": 1, "owner": 2, "inputs": ["a", ""]},
     {"type": "stop", "id": 1},
     {"type": "quit"},
+    {"type": "ping"},
 ]
 FROM_WORKER: list[dict[str, Any]] = [
     {"type": "ready", "versions": {"llama.cpp": "0.5"}},
     {"type": "sealed"},
+    {"type": "pong"},
     {
         "type": "loaded",
         "context": 1,
