@@ -551,7 +551,9 @@ def attempt():
     words = json.loads(out["answer"])
     assert any(word.endswith("launcher.py") for word in words)  # its own arguments are there
     ours = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
-    found = [word for word in words if "password" in word or re.match(r"[A-Za-z_][A-Za-z0-9_]*=", word)]
+    # A pointer on the stack can be four letters and a "=", of at most eight bytes before the next zero.
+    variable = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
+    found = [word for word in words if "password" in word or (len(word) > 8 and variable.match(word))]
     assert found == ours, "nothing but what the supervisor puts there"
 
 
