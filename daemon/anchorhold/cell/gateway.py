@@ -20,8 +20,8 @@ import sys
 
 sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from anchorhold.cell import gateway_filter, launcher, layers  # noqa: E402
-from anchorhold.kernel import libc, namespaces, pidfd, seccomp, syscalls  # noqa: E402
+from anchorhold.cell import gateway_filter, launcher, layers  # noqa: E402  (found by the path set above)
+from anchorhold.kernel import libc, namespaces, pidfd, seccomp, syscalls  # noqa: E402  (the same)
 
 HANDOVER_FD = launcher.SETUP_FD
 CHANNEL_FD = 5
@@ -96,7 +96,7 @@ def prepare(config: dict):  # type: ignore[no-untyped-def,type-arg]  # as launch
     return entry
 
 
-def become_gateway(config, entry, setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]
+def become_gateway(config, entry, setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]  # as launcher.read_config
     launcher.die_with_parent(alive)
     if "userns" in held:
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).

@@ -24,8 +24,8 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 
 import _socket  # noqa: E402  (socket.py costs several ms and adds nothing needed here)
 
-from anchorhold.cell import above, filters, layers  # noqa: E402
-from anchorhold.kernel import libc, namespaces, pidfd, prctl, syscalls  # noqa: E402
+from anchorhold.cell import above, filters, layers  # noqa: E402  (found by the path set above)
+from anchorhold.kernel import libc, namespaces, pidfd, prctl, syscalls  # noqa: E402  (the same)
 
 CONFIG_FD = 3
 SETUP_FD = filters.SETUP_FD
@@ -103,7 +103,7 @@ def main() -> None:
     os._exit(128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status))
 
 
-def look_above(config) -> None:  # type: ignore[no-untyped-def]
+def look_above(config) -> None:  # type: ignore[no-untyped-def]  # as read_config
     """Make the sealed program end the worker for what a filter above would refuse without our hearing of it.
 
     Adds to the configuration ``above``: what is then said of the seccomp layer, ``above_unknown``: why it is
@@ -167,7 +167,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def put_on(layer, held: dict[str, str], missing: dict[str, str]) -> bool:  # type: ignore[no-untyped-def]
+def put_on(layer, held: dict[str, str], missing: dict[str, str]) -> bool:  # type: ignore[no-untyped-def]  # as read_config
     """Apply a layer, or note by name why it is missing. The supervisor decides what that means."""
     try:
         layer.apply()
@@ -225,7 +225,7 @@ def die_with_parent(alive: int) -> None:
         os._exit(1)
 
 
-def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]
+def become_worker(config, setup: Setup, held: dict[str, str], missing: dict[str, str], alive: int) -> None:  # type: ignore[no-untyped-def]  # as read_config
     die_with_parent(alive)
     if "userns" in held:
         # Counted within the user namespace, so it must come after it (user_namespaces(7), since Linux 5.14).
