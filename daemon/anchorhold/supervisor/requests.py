@@ -11,6 +11,7 @@ of the log, and never reaches the worker, which learns only whether it is the sa
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Sampling:
         }
 
 
-class Asked:
+class Asked(ABC):
     """Base of all requests."""
 
     __slots__ = ("principal",)
@@ -74,13 +75,13 @@ class Asked:
     def __init__(self, principal: str) -> None:
         self.principal = principal
 
+    @abstractmethod
     def message(self) -> dict[str, Any]:
         """The fields of its message but ``id``, ``owner`` and the paths."""
-        raise NotImplementedError
 
+    @abstractmethod
     def said(self) -> tuple[str, dict[str, object]]:
         """What the log commits to, as one text, and the same as the log keeps it where a policy wants it."""
-        raise NotImplementedError
 
     def public(self) -> dict[str, object]:
         """What of it stands open in its entry of the log: numbers and no words."""
